@@ -1,0 +1,329 @@
+"""The contract between a policy and a robot: what goes in, what comes out, in which order, unit, frame and rate.
+
+Written once, in numpy, and used by the environment and by the robot alike, so the two cannot disagree. A `Contract` is data:
+it travels as lossless JSON inside the artifact. `Contract.bind(model)` checks it against a robot and gives the `Interface`
+that turns a `RobotState` into an observation and an action into a `Command`.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from robot.description.model import RobotModel
+from robot.errors import FlexorError, NotFiniteError, UnknownNameError
+from robot.kinematics import TipKinematics
+from robot.state import Command, RobotState
+
+SCHEMA = 1
+
+
+class ContractError(FlexorError, ValueError):
+    """Bytes that are not a contract, or a contract that contradicts itself."""
+
+
+class ContractMismatchError(FlexorError, ValueError):
+    """A contract that was written for another robot; the message lists every difference."""
+
+
+class Term(msgspec.Struct, frozen=True, kw_only=True):
+    """One slice of the observation.
+
+    Attributes:
+        name: What it is; one of `OBSERVATION_TERMS`.
+        elements: What each number is of: joint names, or tip names with axes.
+        unit: SI unit of every element.
+        frame: Frame the numbers are in, or "joint".
+        low, high: Range the policy was made for; the graph clips to it.
+    """
+
+    name: str
+    elements: tuple[str, ...]
+    unit: str
+    frame: str
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.elements)
+
+
+class ActionTerm(msgspec.Struct, frozen=True, kw_only=True):
+    """What the policy's numbers move: one joint each, an action of -1..1 scaled to radians.
+
+    Attributes:
+        joints: One joint per action, in action order.
+        mode: "absolute": target = offset + scale * action; "relative": target in force + scale * action.
+        scale_rad: Radians per unit of action, one per joint.
+        offset_rad: Target at action zero ("absolute" only), one per joint.
+        lower_rad, upper_rad: Targets are clamped to these, one per joint.
+    """
+
+    joints: tuple[str, ...]
+    mode: Literal["absolute", "relative"]
+    scale_rad: tuple[float, ...]
+    offset_rad: tuple[float, ...]
+    lower_rad: tuple[float, ...]
+    upper_rad: tuple[float, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.joints)
+
+
+class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything a runtime must agree on before it may send a command.
+
+    Attributes:
+        env_id: Environment the policy was made for.
+        robot: Name of the description, as in `robot.description.load`.
+        robot_sha256: Hash of that description: another geometry or another tendon is another robot.
+        joint_names: Joint order of the robot; targets of joints the policy does not move stay at home.
+        home_rad: Home posture in joint order.
+        control_hz: Rate the policy was trained at.
+        observation: Terms in order; the observation vector is their concatenation.
+        action: What comes out.
+        goal: Elements of the goal that somebody else must supply, empty if none.
+        goal_unit, goal_frame: Unit and frame of those.
+        motor_names: Motors in order.
+        servo_stiffness_n_m, servo_damping_n_s_m: Gains of the motors' position servos the policy was trained with.
+        delay_range_s: Command delays seen in training, least and most.
+        quaternion_order: Order of any quaternion in the observation.
+        schema: Version of this record.
+    """
+
+    env_id: str
+    robot: str
+    robot_sha256: str
+    joint_names: tuple[str, ...]
+    home_rad: tuple[float, ...]
+    control_hz: float
+    observation: tuple[Term, ...]
+    action: ActionTerm
+    goal: tuple[str, ...] = ()
+    goal_unit: str = ""
+    goal_frame: str = ""
+    motor_names: tuple[str, ...] = ()
+    servo_stiffness_n_m: tuple[float, ...] = ()
+    servo_damping_n_s_m: tuple[float, ...] = ()
+    delay_range_s: tuple[float, float] = (0.0, 0.0)
+    quaternion_order: Literal["xyzw"] = "xyzw"
+    schema: int = SCHEMA
+
+    @property
+    def observation_size(self) -> int:
+        return sum(term.size for term in self.observation)
+
+    @property
+    def action_size(self) -> int:
+        return self.action.size
+
+    @property
+    def dt_s(self) -> float:
+        return 1.0 / self.control_hz
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each term sits in the observation vector."""
+        ends = np.cumsum([term.size for term in self.observation]).tolist()
+        return {term.name: slice(end - term.size, end) for term, end in zip(self.observation, ends)}
+
+    @property
+    def observation_low(self) -> np.ndarray:
+        return np.array([x for term in self.observation for x in term.low], dtype=np.float32)
+
+    @property
+    def observation_high(self) -> np.ndarray:
+        return np.array([x for term in self.observation for x in term.high], dtype=np.float32)
+
+    def to_json(self) -> str:
+        """Lossless, canonical JSON: equal contracts give equal text."""
+        return msgspec.json.encode(self, order="deterministic").decode()
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "Contract":
+        """The contract in a text.
+
+        Raises:
+            ContractError: Not JSON, a field missing, unknown or of another type, another schema, or lengths that disagree.
+        """
+        try:
+            contract = msgspec.json.decode(text, type=Contract)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ContractError(f"not a contract of schema {SCHEMA}: {error}") from error
+        contract.validate()
+        return contract
+
+    def validate(self) -> None:
+        """Raise ContractError where the contract contradicts itself."""
+        if self.schema != SCHEMA:
+            raise ContractError(f"contract schema: expected {SCHEMA}, got {self.schema}; export the policy again")
+        if not (np.isfinite(self.control_hz) and self.control_hz > 0.0):
+            raise ContractError(f"control_hz must be > 0, got {self.control_hz}")
+        lengths = {
+            "home_rad": (len(self.home_rad), len(self.joint_names)),
+            **{
+                f"action.{f}": (len(getattr(self.action, f)), self.action.size)
+                for f in ("scale_rad", "offset_rad", "lower_rad", "upper_rad")
+            },
+            **{
+                f"{f}": (len(getattr(self, f)), len(self.motor_names))
+                for f in ("servo_stiffness_n_m", "servo_damping_n_s_m")
+            },
+        }
+        for term in self.observation:
+            if term.name not in OBSERVATION_TERMS:
+                raise UnknownNameError("observation term", term.name, OBSERVATION_TERMS)
+            lengths[f"{term.name}.low"] = (len(term.low), term.size)
+            lengths[f"{term.name}.high"] = (len(term.high), term.size)
+        wrong = {name: pair for name, pair in lengths.items() if pair[0] != pair[1]}
+        if wrong:
+            raise ContractError(f"lengths disagree (field: got, expected): {wrong}")
+        for joint in self.action.joints:
+            if joint not in self.joint_names:
+                raise UnknownNameError("action joint", joint, self.joint_names)
+        if min(self.action.scale_rad, default=1.0) <= 0.0:
+            raise ContractError(f"action.scale_rad must be > 0, got {self.action.scale_rad}")
+        if self.servo_stiffness_n_m and min(self.servo_stiffness_n_m) <= 0.0:
+            raise ContractError(f"servo_stiffness_n_m must be > 0, got {self.servo_stiffness_n_m}")
+
+    @property
+    def sha256(self) -> str:
+        """Hash over every field; experience and artifacts carry it."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def bind(self, model: RobotModel) -> "Interface":
+        """Check the contract against a robot and get the functions that observe and command it.
+
+        Raises:
+            ContractMismatchError: Another robot, joint order or servo; every difference is listed.
+        """
+        differences = []
+        tendons = model.tendons
+        for what, ours, theirs in (
+            ("robot", self.robot, model.name),
+            ("joint_names", self.joint_names, model.joint_names),
+            ("home_rad", self.home_rad, tuple(model.home_rad.tolist())),
+            ("motor_names", self.motor_names, model.motor_names),
+            ("servo_stiffness_n_m", self.servo_stiffness_n_m, tuple(t.servo_stiffness_n_m for t in tendons)),
+            ("servo_damping_n_s_m", self.servo_damping_n_s_m, tuple(t.servo_damping_n_s_m for t in tendons)),
+            ("robot_sha256", self.robot_sha256, model.sha256),
+        ):
+            if ours != theirs:
+                differences.append(f"  {what}: contract {_short(ours, theirs)}, robot {_short(theirs, ours)}")
+        if differences:
+            lines = "\n".join(differences)
+            raise ContractMismatchError(
+                f"the policy for {self.env_id} was made for another robot than {model.name!r}:\n{lines}\n"
+                f"  do: run it on {self.robot!r}, or export it again for {model.name!r}"
+            )
+        return Interface(self, model)
+
+
+def _short(value: object, other: object) -> str:
+    """A value as text; of two sequences only where they first differ."""
+    if isinstance(value, tuple) and isinstance(other, tuple):
+        where = next((i for i, (a, b) in enumerate(zip(value, other)) if a != b), min(len(value), len(other)))
+        return f"{len(value)} entries, [{where}] = {value[where] if where < len(value) else 'missing'!r}"
+    return repr(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What the controller itself knows: the goal in force and what it did last.
+
+    Attributes:
+        goal: In the contract's goal elements, unit and frame, shape (n_goal,).
+        previous_action: Last action after clipping to -1..1, shape (n_actions,).
+    """
+
+    goal: np.ndarray
+    previous_action: np.ndarray
+
+
+class Interface:
+    """A contract bound to a robot: `observe` and `command`. Holds no state of its own."""
+
+    def __init__(self, contract: Contract, model: RobotModel) -> None:
+        contract.validate()
+        self.contract, self.model = contract, model
+        self._tips = (
+            TipKinematics(model) if any(t.name.startswith(("tip_", "goal_")) for t in contract.observation) else None
+        )
+        self._parts = [(OBSERVATION_TERMS[t.name], self._rows(t), t) for t in contract.observation]
+        action = contract.action
+        self._moved = np.array([model.index(joint) for joint in action.joints], dtype=np.intp)
+        self._scale, self._offset = np.array(action.scale_rad), np.array(action.offset_rad)
+        self._lower, self._upper = np.array(action.lower_rad), np.array(action.upper_rad)
+        self._home = np.array(contract.home_rad)
+        self._relative = action.mode == "relative"
+
+    def _rows(self, term: Term) -> np.ndarray:
+        if term.frame == "joint":
+            return np.array([self.model.index(joint) for joint in term.elements], dtype=np.intp)
+        return np.arange(term.size)
+
+    def memory(self, goal: np.ndarray | None = None) -> Memory:
+        """The memory at the start of an episode: nothing done yet."""
+        goal = np.zeros(len(self.contract.goal)) if goal is None else np.asarray(goal, dtype=np.float64)
+        if goal.shape != (len(self.contract.goal),):
+            raise ContractError(f"goal must have shape ({len(self.contract.goal)},), got {goal.shape}")
+        return Memory(goal=goal, previous_action=np.zeros(self.contract.action_size))
+
+    def tip_positions(self, state: RobotState) -> np.ndarray:
+        """Fingertips by the joint encoders, in the palm frame, shape (n_tips, 3) [m]."""
+        if self._tips is None:
+            self._tips = TipKinematics(self.model)
+        return self._tips.positions(state.q_rad)
+
+    def observe(self, state: RobotState, memory: Memory) -> np.ndarray:
+        """The observation vector, float32, shape (observation_size,), in SI units as the terms say.
+
+        Raises:
+            NotFiniteError: A sensor or the goal is NaN or infinite; the elements are named.
+        """
+        tips = self._tips.positions(state.q_rad).reshape(-1) if self._tips is not None else None
+        vector = np.concatenate([read(state, memory, tips, rows) for read, rows, _ in self._parts], dtype=np.float32)
+        if not np.isfinite(vector).all():
+            names = [f"{t.name}.{element}" for t in self.contract.observation for element in t.elements]
+            bad = {names[i]: float(vector[i]) for i in np.flatnonzero(~np.isfinite(vector))[:8]}
+            raise NotFiniteError("observation", bad)
+        return vector
+
+    def command(self, action: np.ndarray, state: RobotState) -> Command:
+        """Joint targets for an action; the action is clipped to -1..1 and the targets to the contract's range.
+
+        Raises:
+            NotFiniteError: The action holds NaN or infinity; the joints are named.
+        """
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != (self.contract.action_size,):
+            raise ContractError(f"action must have shape ({self.contract.action_size},), got {action.shape}")
+        if not np.isfinite(action).all():
+            bad = {self.contract.action.joints[i]: float(action[i]) for i in np.flatnonzero(~np.isfinite(action))}
+            raise NotFiniteError("action", bad)
+        moved = self._scale * np.clip(action, -1.0, 1.0)
+        moved += state.target_rad[self._moved] if self._relative else self._offset
+        target = self._home.copy()
+        target[self._moved] = np.clip(moved, self._lower, self._upper)
+        return Command(target_rad=target)
+
+
+Reader = Callable[[RobotState, Memory, np.ndarray | None, np.ndarray], np.ndarray]
+
+# Every term a contract may name, and how it is read: (state, memory, tip positions, rows) -> values.
+OBSERVATION_TERMS: dict[str, Reader] = {
+    "joint_position": lambda s, m, tips, rows: s.q_rad[rows],
+    "joint_velocity": lambda s, m, tips, rows: s.qd_rad_s[rows],
+    "joint_target": lambda s, m, tips, rows: s.target_rad[rows],
+    "tracking_error": lambda s, m, tips, rows: s.target_rad[rows] - s.q_rad[rows],
+    "tip_position": lambda s, m, tips, rows: tips[rows],  # type: ignore[index]
+    "tip_force": lambda s, m, tips, rows: s.tip_force_n[rows],
+    "goal_position": lambda s, m, tips, rows: m.goal[rows],
+    "goal_error": lambda s, m, tips, rows: m.goal[rows] - tips[rows],  # type: ignore[index]
+    "previous_action": lambda s, m, tips, rows: m.previous_action[rows],
+}

@@ -1,0 +1,80 @@
+"""The two forearm motors, from what is published of them and, where nothing is, from stated assumptions.
+
+Published (Shadow Robot, sr_dexterous_hand_documentation, md_motor_unit.rst): small unit 3 W, 131:1, tendon load 65 N
+continuous and 110 N at full power; large unit 6 W, 128:1, 190 N. Windings, rotors and thermal paths are not published.
+Assumed: a spool of 10 mm; a no-load cable speed of 150 mm/s (42 mm of full flexor excursion in about 0.3 s; an older Shadow
+hand closes in 0.2 s); a stall tension of twice the peak, where the drive's current limit holds the motor at the published
+load; 75 % for a four-stage planetary gear; a rotor of 0.3 g cm2 (13 mm coreless class); thermal paths that make the
+published continuous load just bearable in ambient air of 25 deg C. docs/robot.md works the numbers through.
+"""
+
+from robot.description.model import Motor
+
+SPOOL_M = 0.010
+GEAR_EFFICIENCY = 0.75  # four planetary stages at 93 %
+BUS_V = 24.0
+
+
+def gear_motor(
+    name: str,
+    *,
+    gear_ratio: float,
+    peak_n: float,
+    stall_n: float,
+    no_load_m_s: float,
+    rotor_inertia_kg_m2: float,
+    winding_k_w: float,
+    case_k_w: float,
+    winding_j_k: float,
+    case_j_k: float,
+    source: str,
+) -> Motor:
+    """A motor from what its tendon shows: loads and speed of the cable on a 10 mm spool."""
+    kt = BUS_V * SPOOL_M / (no_load_m_s * gear_ratio)  # back EMF balances the bus at no-load speed
+    amp_per_n = SPOOL_M / (kt * gear_ratio * GEAR_EFFICIENCY)
+    return Motor(
+        name=name,
+        bus_v=BUS_V,
+        resistance_ohm=BUS_V / (stall_n * amp_per_n),
+        torque_constant_nm_a=kt,
+        rotor_inertia_kg_m2=rotor_inertia_kg_m2,
+        gear_ratio=gear_ratio,
+        gear_efficiency=GEAR_EFFICIENCY,
+        peak_current_a=peak_n * amp_per_n,
+        winding_k_w=winding_k_w,
+        case_k_w=case_k_w,
+        winding_j_k=winding_j_k,
+        case_j_k=case_j_k,
+        derate_from_c=110.0,
+        max_winding_c=125.0,
+        source=source,
+    )
+
+
+SMALL = gear_motor(
+    "small",
+    gear_ratio=131.0,
+    peak_n=110.0,
+    stall_n=220.0,
+    no_load_m_s=0.150,
+    rotor_inertia_kg_m2=3.0e-8,
+    winding_k_w=8.0,
+    case_k_w=12.0,
+    winding_j_k=1.0,
+    case_j_k=18.0,
+    source="Shadow md_motor_unit.rst (131:1, 110 N, 3 W); winding, rotor and thermal paths assumed, see module text",
+)
+
+LARGE = gear_motor(
+    "large",
+    gear_ratio=128.0,
+    peak_n=190.0,
+    stall_n=500.0,
+    no_load_m_s=0.120,
+    rotor_inertia_kg_m2=8.0e-8,
+    winding_k_w=4.0,
+    case_k_w=6.0,
+    winding_j_k=2.5,
+    case_j_k=40.0,
+    source="Shadow md_motor_unit.rst (128:1, 190 N, 6 W); winding, rotor and thermal paths assumed, see module text",
+)
