@@ -27,7 +27,8 @@ THUMB_BASE_M: Vec3 = (0.034, 0.029, 0.0086)  # menagerie
 
 # Cable: 0.8 mm UHMWPE braid, 26-42 kN/m over 0.25-0.40 m of run (derived from EA/L with a braid modulus; docs/robot.md).
 CABLE_N_M = 30.0e3
-CABLE_DAMPING_N_S_M = 60.0  # assumed: damping ratio about 0.2 of the joint against its tendon
+WRIST_CABLE_N_M = 100.0e3  # 1.5 mm braid: stiffness grows with the cross section
+CABLE_DAMPING_N_S_M = 15.0  # assumed: damping ratio about 0.05 of the joint against its tendon
 PRETENSION_N = 4.0  # in-vivo passive tendon force is 1-9 N (Schuind 1992)
 CAPSTAN_MU = 0.08  # UHMWPE on smooth aluminium about 0.10, less over the idlers
 WRAP_RAD = 1.5  # assumed: guides at the spool, wrist and metacarpal together, straight hand
@@ -317,6 +318,7 @@ def _tendon(
     passes: tuple[tuple[str, float], ...] = (),
     motor: Motor = SMALL,
     stiffness_n_m: float = CABLE_N_M,
+    servo_n_m: float = SERVO_N_M,
     source: str,
 ) -> Tendon:
     """A pull-pull pair; `passes` lists the other joints it crosses, with the flexor's arm there [mm].
@@ -330,7 +332,15 @@ def _tendon(
         name=joint,
         motor=motor,
         joint=joint,
-        arms=tuple(Arm(joint=name, flexor_m=mm * 1e-3, extensor_m=mm * 1e-3 * ratio) for name, mm in arms),
+        arms=tuple(
+            Arm(
+                joint=name,
+                flexor_m=mm * 1e-3,
+                extensor_m=mm * 1e-3 * ratio,
+                by_encoder=name != joint and name.startswith("wrist"),
+            )
+            for name, mm in arms
+        ),
         spool_flexor_m=SPOOL_M,
         spool_extensor_m=SPOOL_M * ratio,
         stiffness_n_m=stiffness_n_m,
@@ -338,7 +348,7 @@ def _tendon(
         pretension_n=PRETENSION_N,
         friction=CAPSTAN_MU,
         wrap_rad=WRAP_RAD,
-        servo_stiffness_n_m=SERVO_N_M,
+        servo_stiffness_n_m=servo_n_m,
         servo_damping_n_s_m=SERVO_DAMPING_N_S_M,
         source=source,
     )
@@ -349,11 +359,12 @@ def _tendons() -> list[Tendon]:
     deviation and pronation axes through their centres (the wrist's cable bundle is turned there, so both stay uncoupled)."""
     pulleys = "docs/robot.md, pulley table; wrist arms from MyoHand"
     forearm = "docs/robot.md: pronation 25 mm, wrist 18 mm (Adroit wrist tendons)"
-    heavy = {"motor": LARGE, "stiffness_n_m": 2.0 * CABLE_N_M}  # two strands
+    wrist = {"motor": LARGE, "stiffness_n_m": WRIST_CABLE_N_M, "servo_n_m": 2.0 * WRIST_CABLE_N_M}
+    heavy = {"motor": LARGE, "stiffness_n_m": 2.0 * CABLE_N_M, "servo_n_m": 2.0 * SERVO_N_M}  # two strands
     tendons = [
-        _tendon("forearm_pronation", 25.0, 25.0, source=forearm, **heavy),
-        _tendon("wrist_flexion", 18.0, 18.0, source=forearm, **heavy),
-        _tendon("wrist_deviation", 18.0, 18.0, source=forearm, **heavy),
+        _tendon("forearm_pronation", 25.0, 25.0, source=forearm, **wrist),
+        _tendon("wrist_flexion", 18.0, 18.0, source=forearm, **wrist),
+        _tendon("wrist_deviation", 18.0, 18.0, source=forearm, **wrist),
     ]
     for finger in ("index", "middle", "ring", "little"):
         over_arch = (("little_arch", 6.0),) if finger == "little" else ()

@@ -217,6 +217,7 @@ class Arm:
 
     `flexor_m` and `extensor_m` hold at angle zero; both change by their slope per radian.
     `wrap` is how much wrap angle one radian of the joint adds to the tendon's contact with its guides [rad/rad].
+    `by_encoder`: the drive compensates for this joint where its encoder says it is, not where it was told to go.
     """
 
     joint: str
@@ -225,6 +226,7 @@ class Arm:
     flexor_slope_m: float = 0.0
     extensor_slope_m: float = 0.0
     wrap: float = 1.0
+    by_encoder: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,7 +302,7 @@ class RobotModel:
     tendons: tuple[Tendon, ...]
     tips: tuple[Tip, ...]
     base_rpy_rad: Vec3 = ZERO
-    reflected_share: float = 0.25
+    reflected_share: float = 0.5
 
     def __post_init__(self) -> None:
         links = {link.name for link in self.links}

@@ -1,0 +1,1 @@
+"""What the robot learns: networks, learners, evaluation, export."""

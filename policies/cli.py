@@ -1,0 +1,130 @@
+"""The subcommands of this package: plain functions; whatever is heavy is imported inside them."""
+
+import sys
+import time
+from pathlib import Path
+
+
+def export(run: Path, name: str | None = None, version: str | None = None, out: Path = Path("models")) -> Path:
+    """Turn a training run into an artifact: policy.onnx, golden.npz, card.md.
+
+    Refuses when the file and the network differ by more than 1e-5, when a weight is not finite, and to overwrite a version.
+
+    Args:
+        run: Folder of the run, as `flexor train` prints it.
+        name: Name of the artifact, snake_case; from the environment when left out (HandReach-v0 becomes hand_reach).
+        version: v1, v2, ...; the next free one when left out.
+        out: The models folder.
+
+    Example:
+        flexor export runs/hand_reach-0 --name hand_reach
+    """
+    from policies import checkpoint
+    from policies.export import export as write
+
+    saved = checkpoint.load(run)
+    folder = write(
+        saved.actor,
+        saved.contract,
+        out,
+        name or artifact_name(saved.contract.env_id),
+        version,
+        recorded_observations=saved.recorded_observations,
+        training=saved.training,
+    )
+    print(f"{folder}: policy.onnx, golden.npz, card.md")
+    return folder
+
+
+def artifact_name(env_id: str) -> str:
+    """The default name of an environment's policy: "flexor/HandReach-v0" -> "hand_reach"."""
+    import re
+
+    words = re.findall(r"[A-Z][a-z0-9]*", env_id.rpartition("/")[2].rpartition("-v")[0])
+    return "_".join(words).lower()
+
+
+def eval_(
+    artifact: str,
+    engine: str = "pybullet",
+    episodes: int = 100,
+    seed: int = 0,
+    baselines: bool = False,
+    randomization: bool = True,
+    json: Path | None = None,
+) -> None:
+    """Measure an exported policy: success, return and task figures with 95 % intervals, on fixed seeds.
+
+    It is the file that is measured, run by onnxruntime, not the network it came from.
+
+    Args:
+        artifact: Folder of an artifact, or the name of a shipped one (hand_reach, hand_reach/v1).
+        engine: pybullet or mujoco.
+        episodes: How many; at least 100 for a figure worth quoting.
+        seed: Seed of the first episode; the others count up from it.
+        baselines: Measure the zero, random and scripted policies on the same episodes.
+        randomization: Whether the robot's numbers vary between episodes.
+        json: Write the figures to this file.
+
+    Example:
+        flexor eval hand_reach --engine pybullet --episodes 100 --baselines --json eval.json
+    """
+    from policies.evaluate import BASELINES, margin, with_baselines
+    from robot.report import write_json
+
+    started = time.monotonic()
+
+    def progress(done: int, of: int) -> None:
+        nonlocal started
+        if done == 1:  # the rate is that of the policy at hand; each starts anew
+            started = time.monotonic()
+        if sys.stderr.isatty() and done > 1:
+            rate = (done - 1) / (time.monotonic() - started)
+            left = f"{rate:.1f} episodes/s, {(of - done) / rate:.0f} s left"
+            print(f"\r{done}/{of} episodes, {left}   ", end="" if done < of else "\n", file=sys.stderr, flush=True)
+
+    measured = with_baselines(
+        artifact,
+        BASELINES if baselines else (),
+        engine=engine,
+        episodes=episodes,
+        seed=seed,
+        randomization=randomization,
+        progress=progress,
+    )
+    policy, *others = measured.values()
+    print(table([result.as_dict() for result in measured.values()]))
+    if json is not None:
+        results = policy.as_dict()
+        if baselines:
+            results["baselines"] = {other.policy: other.as_dict() for other in others}
+            results["margins"] = {other.policy: margin(policy, other) for other in others}
+        write_json(json, command="eval", seed=seed, results=results)
+
+
+def table(results: list[dict]) -> str:
+    """Results as an aligned table for a terminal, one row per policy."""
+    rows = [("policy", "engine", "n", "success", "95 % interval", "return", "95 % interval")]
+    for result in results:
+        low, high = result["success_ci95"]
+        spread = result["return_ci95"]
+        rows.append(
+            (
+                result["policy"],
+                result["engine"],
+                str(result["episodes"]),
+                f"{100.0 * result['success']:.1f} %",
+                f"{100.0 * low:.1f} to {100.0 * high:.1f} %",
+                f"{result['return_mean']:.4g}",
+                "-" if spread is None else f"{spread[0]:.4g} to {spread[1]:.4g}",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    for result in results:
+        figures = [f"{name} {value['mean']:.4g}" for name, value in result["metrics"].items()]
+        if result["energy_j"] is not None:
+            figures.append(f"energy {result['energy_j']['mean']:.4g} J")
+        if figures:
+            lines.append(f"{result['policy']}: {', '.join(figures)}")
+    return "\n".join(lines)

@@ -1,0 +1,274 @@
+"""How good a policy is: the exported file, run by onnxruntime in its environment, episode by episode on fixed seeds.
+
+Episode i has seed `seed + i` whoever acts, so policies and baselines face the same goals and the same robots and can be compared
+pair by pair.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from policies.artifact import PolicyFile
+from policies.intervals import Interval, mean_interval, wilson
+from robot.artifacts import DEFAULT_MODELS_DIR, find_artifact
+from robot.errors import FlexorError
+
+SUCCESS_KEY = "is_success"  # info at episode end: the task's own verdict, as Stable-Baselines3 calls it
+METRICS_KEY = "metrics"  # info at episode end: dict of floats, units in the names
+ENERGY_KEY = "energy_j"  # electrical energy of the episode, in info or among the metrics [J]
+BASELINES = ("zero", "random", "scripted")
+
+Act = Callable[[np.ndarray, dict[str, Any]], np.ndarray]
+MakeAct = Callable[[gymnasium.Env], Act]
+Progress = Callable[[int, int], None]
+
+
+class EvaluationError(FlexorError, ValueError):
+    """An environment that does not say what an evaluation needs, or a policy that does not fit it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """What one episode came to."""
+
+    seed: int
+    steps: int
+    total_reward: float
+    success: bool
+    metrics: dict[str, float]
+    energy_j: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalResult:
+    """A policy's episodes, and what follows from them.
+
+    Attributes:
+        policy: Label of who acted.
+        env_id, engine, hand, randomization: What it acted in.
+        seed: Seed of the first episode.
+        episodes: In seed order.
+    """
+
+    policy: str
+    env_id: str
+    engine: str
+    hand: str
+    randomization: bool
+    seed: int
+    episodes: tuple[Episode, ...]
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Undiscounted return of each episode, shape (n,)."""
+        return np.array([episode.total_reward for episode in self.episodes])
+
+    @property
+    def success(self) -> float:
+        return sum(episode.success for episode in self.episodes) / len(self.episodes)
+
+    @property
+    def success_ci95(self) -> Interval:
+        return wilson(sum(episode.success for episode in self.episodes), len(self.episodes))
+
+    @property
+    def return_mean(self) -> float:
+        return float(self.returns.mean())
+
+    def values(self, metric: str) -> np.ndarray:
+        """A metric at the end of each episode, shape (n,)."""
+        return np.array([episode.metrics[metric] for episode in self.episodes])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain figures for a report: means with 95 % intervals, and the per-episode rows they come from."""
+        return_mean, return_ci95 = mean_interval(self.returns)
+        energies = [episode.energy_j for episode in self.episodes if episode.energy_j is not None]
+        return {
+            "policy": self.policy,
+            "env": self.env_id,
+            "engine": self.engine,
+            "hand": self.hand,
+            "randomization": self.randomization,
+            "seed": self.seed,
+            "episodes": len(self.episodes),
+            "success": self.success,
+            "success_ci95": list(self.success_ci95),
+            "return_mean": return_mean,
+            "return_ci95": _listed(return_ci95),
+            "steps_mean": float(np.mean([episode.steps for episode in self.episodes])),
+            "metrics": {name: _figure(self.values(name)) for name in sorted(self.episodes[0].metrics)},
+            "energy_j": _figure(np.array(energies)) if len(energies) == len(self.episodes) else None,
+            "returns": self.returns.tolist(),
+            "successes": [episode.success for episode in self.episodes],
+        }
+
+
+def _listed(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else list(interval)
+
+
+def _figure(values: np.ndarray) -> dict[str, Any]:
+    mean, ci95 = mean_interval(values)
+    return {"mean": mean, "ci95": _listed(ci95)}
+
+
+def margin(policy: EvalResult, other: EvalResult) -> dict[str, Any]:
+    """How much better one is than another on the same episodes: paired differences with 95 % intervals.
+
+    Raises:
+        EvaluationError: They were not measured on the same seeds, environment and engine.
+    """
+    for what in ("env_id", "engine", "hand", "randomization", "seed"):
+        ours, theirs = getattr(policy, what), getattr(other, what)
+        if ours != theirs:
+            raise EvaluationError(f"only runs on the same {what} are paired, got {ours!r} and {theirs!r}")
+    if len(policy.episodes) != len(other.episodes):
+        raise EvaluationError(
+            f"only equally many episodes are paired, got {len(policy.episodes)} and {len(other.episodes)}"
+        )
+    success = np.array([float(a.success) - float(b.success) for a, b in zip(policy.episodes, other.episodes)])
+    success_mean, success_ci95 = mean_interval(success)
+    return_mean, return_ci95 = mean_interval(policy.returns - other.returns)
+    return {
+        "success": success_mean,
+        "success_ci95": _listed(success_ci95),
+        "return_mean": return_mean,
+        "return_ci95": _listed(return_ci95),
+    }
+
+
+def run_episode(env: gymnasium.Env, act: Act, seed: int) -> Episode:
+    """One episode from its seed to its end.
+
+    Raises:
+        EvaluationError: The environment's last info has no verdict.
+    """
+    observation, info = env.reset(seed=seed)
+    total_reward, steps, done = 0.0, 0, False
+    while not done:
+        observation, reward, terminated, truncated, info = env.step(act(observation, info))
+        total_reward += float(reward)
+        steps += 1
+        done = terminated or truncated
+    if SUCCESS_KEY not in info:
+        raise EvaluationError(f"info at the end of an episode must have {SUCCESS_KEY!r}, got {sorted(info)}")
+    metrics = {name: float(value) for name, value in info.get(METRICS_KEY, {}).items()}
+    energy = info.get(ENERGY_KEY, metrics.pop(ENERGY_KEY, None))
+    return Episode(
+        seed=seed,
+        steps=steps,
+        total_reward=total_reward,
+        success=bool(info[SUCCESS_KEY]),
+        metrics=metrics,
+        energy_j=None if energy is None else float(energy),
+    )
+
+
+def file_policy(policy: PolicyFile) -> MakeAct:
+    """Acts with an exported file, after checking that the environment has the file's contract."""
+
+    def make(env: gymnasium.Env) -> Act:
+        contract = getattr(env.unwrapped, "contract", None)
+        if contract is None:
+            raise EvaluationError(f"{env.unwrapped} has no contract to hold {policy.label} against")
+        if contract.sha256 != policy.contract.sha256:
+            differences = [
+                f"  {field}: file {getattr(policy.contract, field)!r:.120}, environment {getattr(contract, field)!r:.120}"
+                for field in contract.__struct_fields__
+                if getattr(policy.contract, field) != getattr(contract, field)
+            ]
+            raise EvaluationError(
+                f"{policy.label} was exported for another interface than the environment has:\n"
+                + "\n".join(differences)
+                + "\n"
+                "  do: evaluate it in the environment and on the hand it names, or train and export it again"
+            )
+        return lambda observation, info: policy.act(observation)
+
+    return make
+
+
+def baseline_policy(name: str) -> MakeAct:
+    """Acts as one of `sim.baselines`."""
+
+    def make(env: gymnasium.Env) -> Act:
+        from sim import baselines  # with the engines behind it, so only where one is wanted
+
+        return baselines.make(name, env)
+
+    return make
+
+
+def evaluate(
+    policy: PolicyFile | Path | str,
+    env_id: str | None = None,
+    engine: str = "pybullet",
+    hand: str | None = None,
+    episodes: int = 100,
+    seed: int = 0,
+    *,
+    randomization: bool = True,
+    models_dir: Path = DEFAULT_MODELS_DIR,
+    make_env: Callable[..., gymnasium.Env] | None = None,
+    progress: Progress | None = None,
+) -> EvalResult:
+    """Measure a policy.
+
+    Args:
+        policy: An exported file, an artifact's folder or name, or one of `BASELINES`.
+        env_id: Environment; the one the file names when None. A baseline needs it.
+        engine: "pybullet" or "mujoco".
+        hand: Robot; the one the file names when None.
+        episodes: How many; their seeds are seed, seed + 1, ...
+        randomization: Whether the robot's numbers vary between episodes.
+        models_dir: Where artifact names are looked up.
+        make_env: Called as gymnasium.make is, with engine, hand and randomization; gymnasium.make itself when None.
+        progress: Called with (episodes done, episodes) after each.
+
+    Raises:
+        UnknownNameError: No artifact or baseline of that name.
+        EvaluationError: The file does not fit the environment, or the environment gives no verdict.
+    """
+    if episodes < 1:
+        raise EvaluationError(f"episodes must be >= 1, got {episodes}")
+    if isinstance(policy, str) and policy in BASELINES:
+        label, make_act, contract = policy, baseline_policy(policy), None
+    else:
+        file = policy if isinstance(policy, PolicyFile) else PolicyFile.load(find_artifact(policy, models_dir))
+        label, make_act, contract = file.label, file_policy(file), file.contract
+    env_id = env_id or (contract.env_id if contract else None)
+    hand = hand or (contract.robot if contract else None)
+    if env_id is None or hand is None:
+        raise EvaluationError(f"baseline {label!r} needs env_id and hand, got {env_id!r} and {hand!r}")
+    env = (make_env or gymnasium.make)(f"sim:{env_id}", engine=engine, hand=hand, randomization=randomization)
+    try:
+        act = make_act(env)
+        done = []
+        for i in range(episodes):
+            done.append(run_episode(env, act, seed + i))
+            if progress is not None:
+                progress(i + 1, episodes)
+    finally:
+        env.close()
+    return EvalResult(
+        policy=label,
+        env_id=env_id,
+        engine=engine,
+        hand=hand,
+        randomization=randomization,
+        seed=seed,
+        episodes=tuple(done),
+    )
+
+
+def with_baselines(
+    policy: PolicyFile | Path | str, names: tuple[str, ...] = BASELINES, **settings: Any
+) -> dict[str, EvalResult]:
+    """A policy and baselines on the same episodes, by label; the policy comes first. `settings` as for `evaluate`."""
+    first = evaluate(policy, **settings)
+    same: Mapping[str, Any] = {**settings, "env_id": first.env_id, "hand": first.hand}
+    return {first.policy: first, **{name: evaluate(name, **same) for name in names}}

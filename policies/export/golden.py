@@ -1,0 +1,37 @@
+"""golden.npz: observations and what the file answered when it was exported, under the graph's own names.
+
+A robot replays them at start: another CPU, another onnxruntime or generated code must give the same answers.
+"""
+
+import io
+
+import numpy as np
+
+from policies.artifact import PolicyFile
+from policies.export.parity import random_observations, spread
+from policies.networks import Actor
+from robot.artifacts import ACTIONS, JOINT_TARGETS, OBSERVATION
+
+SAMPLES = 64
+RECORDED_SHARE = 0.5
+
+
+def golden_samples(
+    policy: PolicyFile, actor: Actor, recorded: np.ndarray, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Inputs and answers, float32, the first axis counts the samples: recorded ones first, random ones after."""
+    kept = spread(recorded, int(SAMPLES * RECORDED_SHARE))
+    observations = np.concatenate([kept, random_observations(actor, SAMPLES - len(kept), rng)])
+    answers = [policy.run(row) for row in observations]
+    return {
+        OBSERVATION: observations,
+        ACTIONS: np.array([action for action, _ in answers]),
+        JOINT_TARGETS: np.array([target for _, target in answers]),
+    }
+
+
+def to_bytes(samples: dict[str, np.ndarray]) -> bytes:
+    """The bytes of golden.npz; the same samples give the same bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **samples)  # type: ignore[arg-type]
+    return buffer.getvalue()

@@ -1,0 +1,231 @@
+"""The environment: a Gymnasium env composed of a task, an engine, and one drawn robot. Its contract is its interface.
+
+Observation and action tables: `flexor inspect` prints them; `RobotEnv.contract` holds them. The same object serves a controller in
+another process through `robot_side`, which speaks states and commands instead of observations and actions.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from robot.contract import Contract
+from robot.description import load
+from robot.errors import NotFiniteError, UnknownNameError
+from robot.link_wire import TaskFeedback
+from robot.state import Command, RobotState
+from sim import engines
+from sim.randomization import Draw, Ranges, draw
+from sim.tasks import Judgement, find
+
+RENDER_SIZE_PX = (480, 360)
+
+
+class ActionError(ValueError):
+    """An action the environment refuses; the message says why."""
+
+
+class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """One task, one robot, one engine.
+
+    Args:
+        env_id: Which task, a key of `sim.tasks.TASKS`.
+        engine: Which physics engine, one of `sim.engines.ENGINES`.
+        hand: Which robot; the task's default when None.
+        render_mode: None or "rgb_array".
+        randomization: True draws a new robot from `ranges` at every reset; False is the nominal robot with perfect encoders.
+        ranges: What is drawn.
+
+    `info` holds the reward terms, metrics, success and the drawn values; at reset also the goal.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012 - Gymnasium's own name
+
+    def __init__(
+        self,
+        env_id: str,
+        *,
+        engine: str = "pybullet",
+        hand: str | None = None,
+        render_mode: str | None = None,
+        randomization: bool = True,
+        ranges: Ranges | None = None,
+    ) -> None:
+        task = find(env_id)
+        hand = task.default_robot if hand is None else hand
+        if hand not in task.robots:
+            raise UnknownNameError(f"hand for {env_id}", hand, task.robots)
+        if render_mode not in (None, "rgb_array"):
+            raise UnknownNameError("render_mode", render_mode, ("rgb_array",))
+        self.render_mode = render_mode
+        self.model = load(hand)
+        self.task = task(self.model)
+        self.backend = engines.make(engine, self.model, control_hz=self.task.control_hz)
+        self.engine = engine
+        self.dt = 1.0 / self.task.control_hz
+        self.contract: Contract = self.task.contract()
+        self.interface = self.contract.bind(self.model)
+        self._nominal = self.backend.kernel.parameters
+        self._ranges = ranges if ranges is not None else Ranges()
+        self._randomization = randomization
+        self._draw: Draw | None = None
+        size = self.contract.observation_size
+        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (self.contract.action_size,), np.float32)
+        self._memory = self.interface.memory()
+        self._state = self._measured = None
+        self._steps = 0
+
+    @property
+    def control_hz(self) -> float:
+        return self.task.control_hz
+
+    @property
+    def state(self) -> RobotState:
+        """The true state, which a policy does not see.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
+        if self._state is None:
+            raise gymnasium.error.ResetNeeded("call reset() first")
+        return self._state
+
+    @property
+    def measured(self) -> RobotState:
+        """What this robot's sensors say."""
+        if self._measured is None:
+            raise gymnasium.error.ResetNeeded("call reset() first")
+        return self._measured
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.begin()
+        self._memory = self.interface.memory(self.task.goal)
+        info: dict[str, Any] = {"goal": self.task.goal, "randomization": self._draw.as_info() if self._draw else {}}
+        return self.interface.observe(self.measured, self._memory), info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        action = self._checked(action)
+        judgement = self.advance(self.interface.command(action, self.measured), action)
+        self._memory = type(self._memory)(goal=self._memory.goal, previous_action=action)
+        truncated = self._steps >= self.task.max_steps
+        info = {
+            "reward_terms": judgement.reward_terms,
+            "metrics": judgement.metrics,
+            "success": judgement.success,
+            "is_success": judgement.success,
+        }
+        observation = self.interface.observe(self.measured, self._memory)
+        return observation, float(sum(judgement.reward_terms.values())), judgement.terminated, truncated, info
+
+    def begin(self) -> None:
+        """Draw a robot and an episode, and put the robot there."""
+        rng = self.np_random
+        if self._randomization:
+            self._draw = draw(self._ranges, len(self.model.joints), rng)
+            self.backend.use(self._draw.parameters(self._nominal))
+        start = self.task.start(rng)
+        self._state = self.backend.reset(
+            RobotState(time_s=0.0, q_rad=start, qd_rad_s=start * 0.0, target_rad=start), rng
+        )
+        self._measured = self._sense(self._state)
+        self._previous_action = np.zeros(self.contract.action_size)
+        self._steps = 0
+
+    def advance(self, command: Command, action: np.ndarray) -> Judgement:
+        """Apply a command for one control step and judge it."""
+        self._state = self.backend.step(command)
+        self._measured = self._sense(self._state)
+        judgement = self.task.judge(self._state, action, self._previous_action)
+        self._previous_action = action
+        self._steps += 1
+        return judgement
+
+    def _sense(self, state: RobotState) -> RobotState:
+        return self._draw.measured(state, self.np_random) if self._draw is not None else state
+
+    def _checked(self, action: np.ndarray) -> np.ndarray:
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != self.action_space.shape:
+            raise ActionError(f"action must have shape {self.action_space.shape}, got {action.shape}")
+        if not np.isfinite(action).all():
+            bad = {self.contract.action.joints[i]: float(action[i]) for i in np.flatnonzero(~np.isfinite(action))}
+            raise NotFiniteError("action", bad)
+        return np.clip(action, -1.0, 1.0)
+
+    def render(self) -> np.ndarray | None:
+        if self.render_mode is None:
+            return None
+        from sim.camera import picture
+
+        return picture(self.backend, RENDER_SIZE_PX, goals_m=self._goal_points())
+
+    def _goal_points(self) -> np.ndarray:
+        """Goals as points in the palm frame, for pictures; empty where a task's goal is no point."""
+        return self.task.goal.reshape(-1, 3) if self.contract.goal_unit == "m" else np.zeros((0, 3))
+
+    def close(self) -> None:
+        self.backend.close()
+
+
+class EnvSide:
+    """A `RobotEnv` as the robot end of a link: states out, commands in. See `robot.link.RobotSide`."""
+
+    def __init__(self, env: RobotEnv) -> None:
+        self._env = env
+        action = env.contract.action
+        self._moved = np.array([env.model.index(joint) for joint in action.joints])
+        self._scale, self._offset = np.array(action.scale_rad), np.array(action.offset_rad)
+
+    @property
+    def model(self):
+        return self._env.model
+
+    @property
+    def control_hz(self) -> float:
+        return self._env.control_hz
+
+    @property
+    def env_id(self) -> str:
+        return self._env.task.env_id
+
+    def reset(self, rng_seed: int) -> tuple[RobotState, TaskFeedback]:
+        gymnasium.Env.reset(self._env, seed=rng_seed)
+        self._env.begin()
+        return self._env.measured, self._feedback(None, False)
+
+    def step(self, command: Command) -> tuple[RobotState, TaskFeedback]:
+        judgement = self._env.advance(command, self._action_of(command))
+        return self._env.measured, self._feedback(judgement, self._env._steps >= self._env.task.max_steps)
+
+    def _action_of(self, command: Command) -> np.ndarray:
+        """The action that a command amounts to, which the reward for smoothness is about."""
+        zero = (
+            self._env.measured.target_rad[self._moved] if self._env.contract.action.mode == "relative" else self._offset
+        )
+        return np.clip((command.target_rad[self._moved] - zero) / self._scale, -1.0, 1.0)
+
+    def _feedback(self, judgement: Judgement | None, truncated: bool) -> TaskFeedback:
+        names = self._env.task.reward_names
+        terms = judgement.reward_terms if judgement else dict.fromkeys(names, 0.0)
+        return TaskFeedback(
+            goal=self._env.task.goal,
+            reward_names=names,
+            reward_terms=np.array([terms[name] for name in names]),
+            terminated=bool(judgement and judgement.terminated),
+            truncated=truncated,
+            success=bool(judgement and judgement.success),
+        )
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def robot_side(env_id: str, robot: str, engine: str, seed: int) -> EnvSide:
+    """The simulated robot of an environment, for `robot.link.serve`. Each reset brings its own seed; `seed` is kept for logs."""
+    del seed
+    return EnvSide(RobotEnv(env_id, engine=engine, hand=robot or None))

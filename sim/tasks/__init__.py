@@ -1,0 +1,23 @@
+"""The tasks: reset, reward, termination. The whole menu is this table; a new task is one file and one row."""
+
+from robot.errors import UnknownNameError
+from sim.tasks.hand_reach import HandReach
+from sim.tasks.task import Judgement, Task
+
+TASKS: dict[str, type[Task]] = {
+    "flexor/HandReach-v0": HandReach,
+}
+
+
+def find(env_id: str) -> type[Task]:
+    """The task of an environment id.
+
+    Raises:
+        UnknownNameError: No such id; the message lists the known ones.
+    """
+    if env_id not in TASKS:
+        raise UnknownNameError("environment", env_id, TASKS)
+    return TASKS[env_id]
+
+
+__all__ = ["TASKS", "Judgement", "Task", "find"]

@@ -1,0 +1,136 @@
+"""HandReach: five fingertips to five goals at once. The goals are the tips of a random posture, so they can be reached."""
+
+import numpy as np
+
+from robot.contract import ActionTerm, Contract, Term
+from robot.description.model import RobotModel
+from robot.kinematics import TipKinematics
+from robot.state import RobotState
+from sim.clearance import Clearance
+from sim.tasks.task import Credit, Judgement, Task
+
+SUCCESS_M = 0.005  # mean over the five tips
+WIDE_M = 0.03  # scale of the reward that pulls from afar
+NARROW_M = 0.006  # scale of the reward that rewards precision
+REACH = 0.2  # radians of joint target per control step at full action: 5 rad/s at 25 Hz, a third of no-load speed
+RANGE_SHARE = 0.85  # goals and starts leave the outer 15 % of every joint's range alone
+CLEARANCE_M = 0.002  # goal postures keep this gap between fingers
+FOREARM = ("forearm_pronation", "wrist_flexion", "wrist_deviation")  # held still by their own motors
+
+
+def tip_error_m(tips_m: np.ndarray, goals_m: np.ndarray) -> np.ndarray:
+    """Distance of each tip to its goal, shapes (n_tips, 3) -> (n_tips,) [m]."""
+    return np.sqrt(np.square(tips_m - goals_m).sum(axis=-1))
+
+
+def closeness(error_m: np.ndarray) -> np.ndarray:
+    """0 far away, 1 at the goal, half of it earned within the last millimetres; shape as given."""
+    return 1.0 - 0.5 * np.tanh(error_m / WIDE_M) - 0.5 * np.tanh(error_m / NARROW_M)
+
+
+def smooth(action: np.ndarray, previous_action: np.ndarray) -> float:
+    """Minus the mean squared change of the action."""
+    return -float(np.square(action - previous_action).mean())
+
+
+class HandReach(Task):
+    env_id = "flexor/HandReach-v0"
+    max_steps = 50  # 2 s
+    control_hz = 25.0
+    reward_names = ("thumb", "index", "middle", "ring", "little", "smooth")
+    smooth_weight = 0.02
+    robots = ("hand22",)
+    default_robot = "hand22"
+
+    def __init__(self, model: RobotModel) -> None:
+        super().__init__(model)
+        self._tips = TipKinematics(model)
+        self._clearance = Clearance(model)
+        self._goal_m = np.zeros((len(model.tips), 3))
+        middle = (model.lower_rad + model.upper_rad) / 2.0
+        half = RANGE_SHARE * (model.upper_rad - model.lower_rad) / 2.0
+        still = np.array([name in FOREARM for name in model.joint_names])
+        self._low = np.where(still, model.home_rad, middle - half)
+        self._high = np.where(still, model.home_rad, middle + half)
+
+    def contract(self) -> Contract:
+        model = self.model
+        moved = tuple(name for name in model.joint_names if name not in FOREARM)
+        rows = [model.index(name) for name in moved]
+        low, high = tuple(model.lower_rad[rows].tolist()), tuple(model.upper_rad[rows].tolist())
+        n = len(moved)
+        tips = tuple(f"{tip}.{axis}" for tip in model.tip_names for axis in "xyz")
+        reach = (0.3,) * len(tips)  # m; twice the hand's length from the wrist
+        return Contract(
+            env_id=self.env_id,
+            robot=model.name,
+            robot_sha256=model.sha256,
+            joint_names=model.joint_names,
+            home_rad=tuple(model.home_rad.tolist()),
+            control_hz=self.control_hz,
+            observation=(
+                _term(
+                    "joint_position", moved, "rad", "joint", tuple(x - 0.3 for x in low), tuple(x + 0.3 for x in high)
+                ),
+                _term("joint_velocity", moved, "rad/s", "joint", (-30.0,) * n, (30.0,) * n),
+                _term("joint_target", moved, "rad", "joint", low, high),
+                _term("tip_position", tips, "m", "palm", tuple(-x for x in reach), reach),
+                _term("goal_error", tips, "m", "palm", tuple(-x for x in reach), reach),
+                _term("previous_action", moved, "1", "joint_order", (-1.0,) * n, (1.0,) * n),
+            ),
+            action=ActionTerm(
+                joints=moved,
+                mode="relative",
+                scale_rad=(REACH,) * n,
+                offset_rad=(0.0,) * n,
+                lower_rad=low,
+                upper_rad=high,
+            ),
+            goal=tips,
+            goal_unit="m",
+            goal_frame="palm",
+            motor_names=model.motor_names,
+            servo_stiffness_n_m=tuple(t.servo_stiffness_n_m for t in model.tendons),
+            servo_damping_n_s_m=tuple(t.servo_damping_n_s_m for t in model.tendons),
+        )
+
+    def credit(self) -> tuple[Credit, ...]:
+        """Each finger answers for its own tip, and all of them for smoothness."""
+        joints = self.contract().action.joints
+        return tuple(
+            Credit(joints=tuple(j for j in joints if j.startswith(tip)), rewards=(tip, "smooth"))
+            for tip in self.model.tip_names
+        )
+
+    def start(self, rng: np.random.Generator) -> np.ndarray:
+        self._goal_m = self._tips.positions(self._posture(rng))
+        return self._posture(rng)
+
+    def _posture(self, rng: np.random.Generator) -> np.ndarray:
+        """A posture in which no two fingers touch; in the worst case the home posture."""
+        for _ in range(100):
+            q = rng.uniform(self._low, self._high)
+            if self._clearance.smallest_m(q) > CLEARANCE_M:
+                return q
+        return self.model.home_rad.copy()
+
+    @property
+    def goal(self) -> np.ndarray:
+        return self._goal_m.reshape(-1).copy()
+
+    def judge(self, state: RobotState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
+        error = tip_error_m(self._tips.positions(state.q_rad), self._goal_m)
+        mean = float(error.mean())
+        terms = dict(zip(self.model.tip_names, (closeness(error) / error.size).tolist()))
+        terms["smooth"] = self.smooth_weight * smooth(action, previous_action)
+        return Judgement(
+            reward_terms=terms,
+            success=mean < SUCCESS_M,
+            metrics={"tip_error_mm": 1e3 * mean, "tip_error_max_mm": 1e3 * float(error.max())},
+        )
+
+
+def _term(
+    name: str, elements: tuple[str, ...], unit: str, frame: str, low: tuple[float, ...], high: tuple[float, ...]
+) -> Term:
+    return Term(name=name, elements=elements, unit=unit, frame=frame, low=low, high=high)

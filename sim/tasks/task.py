@@ -1,0 +1,87 @@
+"""What a task is: where an episode starts, what it asks for, and how a step is judged."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from robot.contract import Contract
+from robot.description.model import RobotModel
+from robot.state import RobotState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What a task says of one step.
+
+    Attributes:
+        reward_terms: By name; the reward is their sum.
+        terminated: The task itself is over (a fall, a drop); never a time limit.
+        success: The goal holds now.
+        metrics: Figures people ask for, with the unit in the name.
+    """
+
+    reward_terms: dict[str, float]
+    terminated: bool = False
+    success: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credit:
+    """Which rewards a part of the body answers for.
+
+    Attributes:
+        joints: Action joints of the part.
+        rewards: Names of the reward terms these joints can change.
+    """
+
+    joints: tuple[str, ...]
+    rewards: tuple[str, ...]
+
+
+class Task(ABC):
+    """Rules of one environment for one robot. Holds the goal of the running episode and nothing else.
+
+    Attributes:
+        env_id: Gymnasium id.
+        max_steps: Control steps until an episode is truncated.
+        control_hz: Commands per second.
+        reward_names: Names of the reward terms, in order.
+        robots: Descriptions it can be played with.
+        default_robot: The one used when none is named.
+    """
+
+    env_id: str
+    max_steps: int
+    control_hz: float
+    reward_names: tuple[str, ...]
+    robots: tuple[str, ...]
+    default_robot: str
+
+    def __init__(self, model: RobotModel) -> None:
+        self.model = model
+
+    @abstractmethod
+    def contract(self) -> Contract:
+        """What a policy for this task sees and moves."""
+
+    def credit(self) -> tuple[Credit, ...]:
+        """The parts of the body whose rewards can be told apart; together they hold every action joint once.
+
+        A learner may weigh each part's actions by its own rewards only, which leaves out the noise of the others.
+        """
+        return (Credit(joints=self.contract().action.joints, rewards=self.reward_names),)
+
+    @abstractmethod
+    def start(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw an episode: set the goal and return the starting posture, shape (n_joints,) [rad]."""
+
+    @property
+    @abstractmethod
+    def goal(self) -> np.ndarray:
+        """The goal in force, in the contract's elements and unit."""
+
+    @abstractmethod
+    def judge(self, state: RobotState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
+        """Judge the true state after an action."""
