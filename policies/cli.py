@@ -5,6 +5,89 @@ import time
 from pathlib import Path
 
 
+def train(
+    env: str,
+    out: Path | None = None,
+    engine: str = "mujoco",
+    hand: str | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    envs: int = 32,
+    workers: int = 2,
+    resume: bool = False,
+    from_packs: Path | None = None,
+    init: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    """Train a policy in simulation, or improve one from a fleet's experience packs. Ctrl-C saves and stops.
+
+    Args:
+        env: Environment id, e.g. flexor/HandReach-v0.
+        out: Folder of the run; runs/<name>-<seed> when left out.
+        engine: mujoco (faster) or pybullet.
+        hand: Which robot; the task's default when left out.
+        minutes: Stop after this long.
+        steps: Stop after this many control steps of the run. Without either, train until Ctrl-C.
+        seed: Seed of everything drawn.
+        envs: Simulated robots.
+        workers: Processes they are spread over.
+        resume: Go on with the run in `out`, with its own settings.
+        from_packs: Learn from the packs below this folder instead of from simulation; needs `init`.
+        init: The run whose policy gathered the packs.
+        json: Write the figures to this file.
+
+    Example:
+        flexor train flexor/HandReach-v0 --minutes 3 --out runs/reach
+    """
+    import torch
+
+    from policies import checkpoint
+    from policies.train import TrainConfig, Trainer, TrainingError, config_of, monotonic
+    from robot.report import write_json
+    from sim.tasks import find
+
+    task = find(env)
+    run = out or Path("runs") / f"{artifact_name(env)}-{seed}"
+    torch.set_num_threads(2)
+    if from_packs is not None or init is not None:
+        from policies.fleet_learning import improve
+
+        if from_packs is None or init is None:
+            raise TrainingError("learning from packs needs both: --from-packs DIR and --init RUN")
+        results = improve(init, from_packs, run, env_id=task.env_id, minutes=minutes, seed=seed, report=print)
+    else:
+        saved = checkpoint.load(run) if resume else None
+        if saved is None and (run / checkpoint.CHECKPOINT_FILE).exists():
+            raise TrainingError(f"{run} holds a run already; do: --resume to go on with it, or another --out")
+        config = TrainConfig(env_id=env, engine=engine, hand=hand, seed=seed, num_envs=envs, workers=workers)
+        if saved is not None:
+            config = config_of(saved.training)
+        trainer = Trainer(run, config, resume_from=saved)
+        try:
+            seconds = None if minutes is None else 60.0 * minutes
+            results = trainer.train(
+                seconds=seconds, steps=steps, report=lambda line: print(line_of(line), flush=True), clock=monotonic
+            )
+        finally:
+            trainer.close()
+    print(
+        f"{run}: {results['steps']} steps{', interrupted' if results.get('interrupted') else ''}; next: flexor export {run}"
+    )
+    if json is not None:
+        write_json(json, command="train", seed=seed, results=results)
+
+
+def line_of(line) -> str:
+    """One progress line of a training run."""
+    metrics = "  ".join(f"{name} {value:.2f}" for name, value in line.metrics.items())
+    left = f"  {line.left_s:.0f} s left" if line.left_s else ""
+    return (
+        f"{line.seconds:7.1f} s  {line.steps:>9,} steps  {line.rate_hz:6.0f} steps/s{left}  "
+        f"return {line.return_mean:.2f}  success {100.0 * line.success:.1f} %  {metrics}"
+    )
+
+
 def export(run: Path, name: str | None = None, version: str | None = None, out: Path = Path("models")) -> Path:
     """Turn a training run into an artifact: policy.onnx, golden.npz, card.md.
 
@@ -100,6 +183,46 @@ def eval_(
             results["baselines"] = {other.policy: other.as_dict() for other in others}
             results["margins"] = {other.policy: margin(policy, other) for other in others}
         write_json(json, command="eval", seed=seed, results=results)
+
+
+def sim(
+    env: str,
+    policy: str | None = None,
+    engine: str = "pybullet",
+    hand: str | None = None,
+    steps: int = 100,
+    seed: int = 0,
+    frames: Path | None = None,
+    video: Path | None = None,
+) -> None:
+    """Watch an environment under a policy: prints each episode, and writes pictures or a film without a display.
+
+    Args:
+        env: Environment id, e.g. flexor/HandReach-v0.
+        policy: An artifact's folder or name, or one of zero, random, scripted; scripted when left out.
+        engine: pybullet or mujoco.
+        hand: Which robot; the task's default when left out.
+        steps: Control steps to run; episodes follow one another.
+        seed: Seed of the first episode; the others count up from it.
+        frames: Write a PNG per step into this folder.
+        video: Write an mp4 to this file.
+
+    Example:
+        flexor sim flexor/HandReach-v0 --policy hand_reach --video reach.mp4
+    """
+    from policies.watch import watch
+
+    watch(
+        env,
+        policy or "scripted",
+        engine=engine,
+        hand=hand,
+        steps=steps,
+        seed=seed,
+        frames=frames,
+        video=video,
+        say=print,
+    )
 
 
 def table(results: list[dict]) -> str:

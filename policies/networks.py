@@ -228,6 +228,14 @@ class Critic(nn.Module):
         outputs: int = 1,
     ) -> None:
         super().__init__()
+        # As `Actor.config`: what `Critic(**config)` needs; low and high are buffers.
+        self.config = {
+            "observation_size": observation_size,
+            "hidden": list(hidden),
+            "activation": activation,
+            "layer_norm": layer_norm,
+            "outputs": outputs,
+        }
         self.inputs = Inputs(observation_size, low, high)
         self.body = mlp((observation_size, *hidden), activation, layer_norm)
         self.head = linear(hidden[-1] if hidden else observation_size, outputs, 1.0)

@@ -118,6 +118,7 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             "metrics": judgement.metrics,
             "success": judgement.success,
             "is_success": judgement.success,
+            "energy_j": float(self.backend.kernel.state_views["energy_j"][0]),  # electrical, all motors, this episode
         }
         observation = self.interface.observe(self.measured, self._memory)
         return observation, float(sum(judgement.reward_terms.values())), judgement.terminated, truncated, info

@@ -1,5 +1,8 @@
 """A tendon-driven hand in MuJoCo, under the same transmission as in PyBullet: joint torques applied, armature native."""
 
+# pyright: reportAttributeAccessIssue=false
+# mujoco ships no stubs for its compiled module.
+
 import mujoco
 import numpy as np
 

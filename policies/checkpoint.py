@@ -1,0 +1,137 @@
+"""A training run on disk: everything needed to go on, or to export. Arrays in .npz, the rest in JSON; nothing is pickled.
+
+A run is a folder: `contract.json`, `training.json`, `checkpoint.npz`, `progress.csv`. A checkpoint is written beside the old one and
+renamed over it, so a kill at any moment leaves a whole one.
+"""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from policies.networks import Actor, Critic
+from robot.contract import Contract
+from robot.errors import FlexorError
+
+CONTRACT_FILE, TRAINING_FILE, CHECKPOINT_FILE = "contract.json", "training.json", "checkpoint.npz"
+
+
+class CheckpointError(FlexorError, ValueError):
+    """A folder that holds no usable checkpoint; the message says what is missing or does not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A run as it stood.
+
+    Attributes:
+        actor, critic: The networks.
+        contract: What they were trained under.
+        recorded_observations: Some observations of the last iteration, shape (k, n).
+        training: Where the policy comes from: env, engine, seed, steps, commit, learner, and more.
+        optimizer: Adam's moments by parameter index, "<i>.exp_avg", "<i>.exp_avg_sq", "<i>.step".
+        counters: steps, iterations, learning_rate, seconds.
+        generators: States of torch and numpy generators.
+    """
+
+    actor: Actor
+    critic: Critic
+    contract: Contract
+    recorded_observations: np.ndarray
+    training: dict[str, Any]
+    optimizer: dict[str, np.ndarray]
+    counters: dict[str, float]
+    generators: dict[str, np.ndarray]
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace a file in one step: it is either the old one or the new one, also after a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(run: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint over the run's last one.
+
+    Raises:
+        OSError: The disk is full or not writable; the last checkpoint is kept.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, np.ndarray] = {"recorded_observations": checkpoint.recorded_observations}
+    for prefix, module in (("actor", checkpoint.actor), ("critic", checkpoint.critic)):
+        arrays |= {f"{prefix}/{name}": value.numpy() for name, value in module.state_dict().items()}
+    for prefix, table in (("optimizer", checkpoint.optimizer), ("generator", checkpoint.generators)):
+        arrays |= {f"{prefix}/{name}": np.asarray(value) for name, value in table.items()}
+    arrays |= {f"counter/{name}": np.float64(value) for name, value in checkpoint.counters.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    training = {**checkpoint.training, "actor": checkpoint.actor.config, "critic": checkpoint.critic.config}
+    write_file(run / CONTRACT_FILE, checkpoint.contract.to_json().encode())
+    write_file(run / TRAINING_FILE, msgspec.json.format(msgspec.json.encode(training)))
+    write_file(run / CHECKPOINT_FILE, buffer.getvalue())
+
+
+def load(run: Path) -> Checkpoint:
+    """The run's last checkpoint.
+
+    Raises:
+        CheckpointError: No run there, a damaged file, or arrays that do not fit the networks.
+        ContractError: A damaged contract.
+    """
+    missing = [name for name in (CONTRACT_FILE, TRAINING_FILE, CHECKPOINT_FILE) if not (run / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{run} is no training run: {', '.join(missing)} missing; do: flexor train ENV --out {run}"
+        )
+    contract = Contract.from_json((run / CONTRACT_FILE).read_bytes())
+    try:
+        training = msgspec.json.decode((run / TRAINING_FILE).read_bytes(), type=dict[str, Any])
+        with np.load(run / CHECKPOINT_FILE, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        actor, critic = Actor(**training.pop("actor")), Critic(**training.pop("critic"))
+        for prefix, module in (("actor", actor), ("critic", critic)):
+            module.load_state_dict({name: torch.from_numpy(value) for name, value in _under(arrays, prefix).items()})
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError, EOFError, msgspec.MsgspecError) as error:
+        raise CheckpointError(f"{run} holds a damaged checkpoint: {type(error).__name__}: {error}") from error
+    return Checkpoint(
+        actor=actor,
+        critic=critic,
+        contract=contract,
+        recorded_observations=arrays["recorded_observations"],
+        training=training,
+        optimizer=_under(arrays, "optimizer"),
+        counters={name: float(value) for name, value in _under(arrays, "counter").items()},
+        generators=_under(arrays, "generator"),
+    )
+
+
+def _under(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    start = f"{prefix}/"
+    return {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
+
+
+def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
+    """Adam's state as named arrays."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": value.numpy() for i, entry in state.items() for name, value in entry.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, arrays: dict[str, np.ndarray]) -> None:
+    """Put Adam's state back."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in arrays.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = torch.from_numpy(np.array(value))
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
