@@ -74,7 +74,7 @@ def save(run: Path, checkpoint: Checkpoint) -> None:
         arrays |= {f"{prefix}/{name}": value.numpy() for name, value in module.state_dict().items()}
     for prefix, table in (("optimizer", checkpoint.optimizer), ("generator", checkpoint.generators)):
         arrays |= {f"{prefix}/{name}": np.asarray(value) for name, value in table.items()}
-    arrays |= {f"counter/{name}": np.float64(value) for name, value in checkpoint.counters.items()}
+    arrays |= {f"counter/{name}": np.array(value, dtype=np.float64) for name, value in checkpoint.counters.items()}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     training = {**checkpoint.training, "actor": checkpoint.actor.config, "critic": checkpoint.critic.config}

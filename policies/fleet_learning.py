@@ -114,8 +114,6 @@ def batch_of(saved: Checkpoint, data: Sequences, groups: Groups, config: PPOConf
         advantage[low:high] = generalized_advantages(
             reward[low:high, None], value[low:high, None], next_value[:, None], ended, config.gamma, config.lam
         )[:, 0]
-            :, 0
-        ]
         low = high
     return Batch(
         observation=observation,

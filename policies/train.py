@@ -288,7 +288,7 @@ def _write_row(file: TextIO, line: Progress, learner: PPO) -> None:
         **line.metrics,
         **line.losses,
         "learning_rate": learner.learning_rate,
-        "action_std": float(learner.actor.std.mean()),
+        "action_std": float(learner.actor.std.detach().mean()),
     }
     writer = csv.DictWriter(file, fieldnames=list(row))
     if file.tell() == 0:

@@ -6,6 +6,7 @@ is reset in the same step (`AutoresetMode.SAME_STEP`): the observation is the ne
 `info["final_obs"]`.
 """
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -146,7 +147,7 @@ class WorkerVectorEnv(VectorEnv):
         self._block = _Block(*sizes)
         context = multiprocessing.get_context("spawn")
         bounds = np.linspace(0, num_envs, workers + 1).astype(int)
-        for low, high in zip(bounds[:-1], bounds[1:]):
+        for low, high in itertools.pairwise(bounds):
             ours, theirs = context.Pipe()
             process = context.Process(
                 target=_worker,
