@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -98,12 +99,13 @@ def load(run: Path) -> Checkpoint:
     contract = Contract.from_json((run / CONTRACT_FILE).read_bytes())
     try:
         training = msgspec.json.decode((run / TRAINING_FILE).read_bytes(), type=dict[str, Any])
-        with np.load(run / CHECKPOINT_FILE, allow_pickle=False) as file:
+        data = io.BytesIO((run / CHECKPOINT_FILE).read_bytes())  # numpy leaves a file open when it refuses it
+        with np.load(data, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         actor, critic = Actor(**training.pop("actor")), Critic(**training.pop("critic"))
         for prefix, module in (("actor", actor), ("critic", critic)):
             module.load_state_dict({name: torch.from_numpy(value) for name, value in _under(arrays, prefix).items()})
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError, EOFError, msgspec.MsgspecError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError, EOFError, BadZipFile, msgspec.MsgspecError) as error:
         raise CheckpointError(f"{run} holds a damaged checkpoint: {type(error).__name__}: {error}") from error
     return Checkpoint(
         actor=actor,

@@ -1,0 +1,152 @@
+"""A training run: it goes on as if it had never stopped, says what is wrong, and learns from a fleet's packs."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from policies import checkpoint as checkpoints
+from policies import train as training
+from policies.fleet_learning import FleetLearningError, improve
+from policies.ppo import PPOConfig
+from policies.train import TrainConfig, Trainer, config_of
+from robot.experience import Chunk, ChunkHeader
+from robot.packs import write_pack
+
+CONFIG = TrainConfig(
+    env_id="flexor/HandReach-v0", num_envs=2, workers=1, hidden=(16,), ppo=PPOConfig(horizon=4, minibatch=4, epochs=1)
+)
+TICKS = itertools.count()  # a clock: every look is a second later
+CHAPTER_STEPS = 2 * 4 * 2  # environments x horizon x iterations
+
+
+@pytest.fixture(autouse=True)
+def short_chapters(monkeypatch):
+    monkeypatch.setattr(training, "CHAPTER_ITERATIONS", 2)
+
+
+def run(folder: Path, steps: int, resume: bool = False) -> dict:
+    saved = checkpoints.load(folder) if resume else None
+    trainer = Trainer(folder, config_of(saved.training) if saved else CONFIG, resume_from=saved)
+    try:
+        return trainer.train(seconds=None, steps=steps, report=lambda line: None, clock=_tick)
+    finally:
+        trainer.close()
+
+
+def _tick() -> float:
+    return float(next(TICKS))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CHAPTER_ITERATIONS", 2)
+        folder = tmp_path_factory.mktemp("whole")
+        run(folder, steps=3 * CHAPTER_STEPS)
+    return folder
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path):
+    run(tmp_path, steps=CHAPTER_STEPS)
+    done = run(tmp_path, steps=3 * CHAPTER_STEPS, resume=True)
+    assert done["steps"] == 3 * CHAPTER_STEPS
+    ours, theirs = checkpoints.load(whole), checkpoints.load(tmp_path)
+    for name, value in ours.actor.state_dict().items():
+        assert torch.equal(value, theirs.actor.state_dict()[name]), name
+    np.testing.assert_array_equal(ours.recorded_observations, theirs.recorded_observations)
+
+
+def chunk_of(saved: checkpoints.Checkpoint, seed: int, *, shift: float = 0.0, noisy: bool = True) -> Chunk:
+    """A chunk as a robot writes it: sampled from the policy, with its log density."""
+    rng = np.random.default_rng(seed)
+    contract, steps = saved.contract, 40
+    low, high = np.maximum(contract.observation_low, -1.0), np.minimum(contract.observation_high, 1.0)
+    observation = rng.uniform(low, high, (steps, contract.observation_size)).astype(np.float32)
+    with torch.no_grad():
+        action, log_prob = saved.actor.act(torch.from_numpy(observation), torch.Generator().manual_seed(seed))
+    return Chunk(
+        header=ChunkHeader(
+            contract_sha256=contract.sha256,
+            policy_sha256="a" * 64,
+            episode_id=f"{seed:032x}",
+            first_step=0,
+            steps=steps,
+            observation_size=contract.observation_size,
+            action_size=contract.action_size,
+            reward_names=("thumb", "index", "middle", "ring", "little", "smooth"),
+            ended="truncated",
+            control_hz=25.0,
+        ),
+        observation=observation,
+        action=action.numpy(),
+        reward=rng.uniform(0.0, 0.2, (steps, 6)).astype(np.float32),
+        log_prob=log_prob.numpy() + shift if noisy else np.full(steps, np.nan, np.float32),
+        success=np.zeros(steps, np.uint8),
+        time_s=np.arange(steps) / 25.0,
+        last_observation=observation[-1],
+    )
+
+
+def learn(whole: Path, packs: Path, out: Path) -> dict:
+    return improve(whole, packs, out, env_id="flexor/HandReach-v0", minutes=None, seed=0, report=lambda line: None)
+
+
+def test_a_policy_learned_from_packs_is_a_run_that_can_be_exported_and_counts_its_steps(whole, tmp_path):
+    saved = checkpoints.load(whole)
+    for i in range(2):
+        write_pack(tmp_path / "packs" / f"p{i}", [chunk_of(saved, 10 + 2 * i + k) for k in range(2)])
+    result = learn(whole, tmp_path / "packs", tmp_path / "out")
+    assert result["steps"] == 160
+    assert result["left_out"] == 0
+    improved = checkpoints.load(tmp_path / "out")
+    assert improved.training["fleet_steps"] == 160
+    assert not torch.equal(improved.actor.head.weight, saved.actor.head.weight)
+
+
+def test_steps_of_another_policy_are_refused(whole, tmp_path):
+    write_pack(tmp_path / "packs" / "p", [chunk_of(checkpoints.load(whole), 1, shift=0.5)])
+    with pytest.raises(FleetLearningError, match="40 of 40 steps were not taken by the policy of this run"):
+        learn(whole, tmp_path / "packs", tmp_path / "out")
+
+
+def test_steps_without_noise_teach_nothing_and_the_error_says_what_to_do(whole, tmp_path):
+    write_pack(tmp_path / "packs" / "p", [chunk_of(checkpoints.load(whole), 1, noisy=False)])
+    with pytest.raises(FleetLearningError, match="run robots with --explore"):
+        learn(whole, tmp_path / "packs", tmp_path / "out")
+
+
+def test_an_empty_folder_of_packs_says_how_to_fill_it(whole, tmp_path):
+    (tmp_path / "packs").mkdir()
+    with pytest.raises(FleetLearningError, match="flexor fleet export"):
+        learn(whole, tmp_path / "packs", tmp_path / "out")
+
+
+def test_a_diverged_loss_keeps_the_last_good_checkpoint(whole, tmp_path, monkeypatch):
+    trainer = Trainer(tmp_path, CONFIG)
+    try:
+        trainer.train(seconds=None, steps=CHAPTER_STEPS, report=lambda line: None, clock=_tick)
+        good = (tmp_path / checkpoints.CHECKPOINT_FILE).read_bytes()
+
+        def explode(batch, generator):
+            raise FloatingPointError("loss is nan")
+
+        monkeypatch.setattr(trainer.learner, "update", explode)
+        with pytest.raises(training.TrainingError, match="keeps the last good checkpoint"):
+            trainer.train(seconds=None, steps=9 * CHAPTER_STEPS, report=lambda line: None, clock=_tick)
+    finally:
+        trainer.close()
+    assert (tmp_path / checkpoints.CHECKPOINT_FILE).read_bytes() == good
+
+
+def test_a_run_of_packs_cannot_be_resumed_as_a_simulation_run():
+    with pytest.raises(training.TrainingError, match="no usable settings"):
+        config_of({"env": "flexor/HandReach-v0"})
+
+
+def test_settings_survive_the_record():
+    record = training.training_record(replace(CONFIG, seed=5), steps=10, seconds=1.0)
+    assert config_of(record) == replace(CONFIG, seed=5)
