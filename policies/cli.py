@@ -49,7 +49,7 @@ def train(
 
     task = find(env)
     run = out or Path("runs") / f"{artifact_name(env)}-{seed}"
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # a second one spins between updates and takes a core from the simulators
     if from_packs is not None or init is not None:
         from policies.fleet_learning import improve
 

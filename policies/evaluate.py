@@ -20,7 +20,7 @@ from robot.errors import FlexorError
 SUCCESS_KEY = "is_success"  # info at episode end: the task's own verdict, as Stable-Baselines3 calls it
 METRICS_KEY = "metrics"  # info at episode end: dict of floats, units in the names
 ENERGY_KEY = "energy_j"  # electrical energy of the episode, in info or among the metrics [J]
-BASELINES = ("zero", "random", "scripted")
+BASELINES = ("zero", "random", "scripted", "planner")
 
 Act = Callable[[np.ndarray, dict[str, Any]], np.ndarray]
 MakeAct = Callable[[gymnasium.Env], Act]

@@ -39,7 +39,7 @@ class PPOConfig:
     learning_rate: float = 1e-3
     min_rate: float = 1e-4
     max_rate: float = 2e-3
-    target_kl: float = 0.02
+    target_kl: float = 0.06
     entropy: float = 0.0
     value_weight: float = 1.0
     max_gradient: float = 1.0

@@ -47,7 +47,7 @@ class TrainConfig:
     workers: int = 2
     hidden: tuple[int, ...] = (256, 128)
     activation: str = "elu"
-    initial_std: float = 0.5
+    initial_std: float = 0.8
     ppo: PPOConfig = field(default_factory=PPOConfig)
 
 

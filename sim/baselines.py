@@ -28,17 +28,46 @@ def random(env: gymnasium.Env) -> Policy:
 
 
 def scripted(env: gymnasium.Env) -> Policy:
-    """The task's hand-written controller.
+    """The task's hand-written controller, which sees what a policy sees and nothing else.
 
     Raises:
         UnknownNameError: The task has none.
     """
+    return _of_task(env, "scripted", {"flexor/HandReach-v0": transposed_reach})
+
+
+def planner(env: gymnasium.Env) -> Policy:
+    """The task solved with the exact model of the robot: no rival of a learner, but what it could reach.
+
+    Raises:
+        UnknownNameError: The task has none.
+    """
+    return _of_task(env, "planner", {"flexor/HandReach-v0": planned_reach})
+
+
+def _of_task(env: gymnasium.Env, kind: str, scripts: dict[str, Callable[[Any], Policy]]) -> Policy:
     unwrapped: Any = env.unwrapped
-    scripts: dict[str, Callable[[Any], Policy]] = {"flexor/HandReach-v0": planned_reach}
     env_id = unwrapped.task.env_id
     if env_id not in scripts:
-        raise UnknownNameError("scripted baseline for", env_id, scripts)
+        raise UnknownNameError(f"{kind} baseline for", env_id, scripts)
     return scripts[env_id](unwrapped)
+
+
+TRANSPOSE_GAIN = 1600.0  # action per metre; best mean return of 50, 100, ... 1600 over seeds 0-39 on mujoco (26.6; 800: 24.9)
+
+
+def transposed_reach(env: Any) -> Policy:
+    """HandReach as one would script it without a solver: push each joint the way that brought its tip nearer in the home posture.
+
+    action = gain J(home)^T error, with the error as observed. It closes the loop, but knows only one posture's directions.
+    """
+    contract = env.contract
+    moved = [env.model.index(joint) for joint in contract.action.joints]
+    tips = TipKinematics(env.model)
+    n_goal = len(contract.goal)
+    transpose = TRANSPOSE_GAIN * tips.jacobian(env.model.home_rad).reshape(n_goal, -1)[:, moved].T
+    error = contract.slices["goal_error"]
+    return lambda observation, info: np.clip(transpose @ observation[error], -1.0, 1.0)
 
 
 def planned_reach(env: Any) -> Policy:
@@ -87,7 +116,12 @@ def inverse_kinematics(
     return q
 
 
-BASELINES: dict[str, Callable[[gymnasium.Env], Policy]] = {"zero": zero, "random": random, "scripted": scripted}
+BASELINES: dict[str, Callable[[gymnasium.Env], Policy]] = {
+    "zero": zero,
+    "random": random,
+    "scripted": scripted,
+    "planner": planner,
+}
 
 
 def make(name: str, env: gymnasium.Env) -> Policy:

@@ -1,5 +1,7 @@
 """The subcommands of this package: plain functions; whatever is heavy is imported inside them."""
 
+import sys
+
 
 def envs() -> None:
     """List the environments: what they are for, their sizes and rates, and the policies that ship for them.
@@ -18,7 +20,7 @@ def envs() -> None:
         name = "".join(
             f"_{c.lower()}" if c.isupper() else c for c in env_id.partition("/")[2].partition("-v")[0]
         ).lstrip("_")
-        summary = (__import__(task.__module__, fromlist=["x"]).__doc__ or "").splitlines()[0]
+        summary = (sys.modules[task.__module__].__doc__ or "").splitlines()[0]
         print(env_id)
         print(f"  {summary}")
         print(

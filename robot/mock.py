@@ -1,0 +1,225 @@
+"""A robot without an engine: joints that follow their targets with a first-order lag, and a tiny reaching task on top.
+
+For tests, for the fleet, and to try the runtime where no simulator is installed. It fails exactly where the others fail.
+`python -m robot.mock --socket PATH` serves it behind a link.
+"""
+
+import argparse
+from dataclasses import replace
+from math import exp, pi
+
+import numpy as np
+
+from robot.contract import ActionTerm, Contract, Term
+from robot.description import load
+from robot.description.model import RobotModel
+from robot.kinematics import TipKinematics
+from robot.link import TaskFeedback, host
+from robot.state import Command, CommandError, RobotState, checked_target
+
+LAG_S = 0.06  # joints reach 63 % of a small step in this time; hand22 in PyBullet is of that order
+ENCODER_RAD = 2.0 * pi / 4096.0  # 12-bit joint encoder
+AMBIENT_C = 25.0
+HOLDING_SHARE = 0.2  # current of a motor that tracks one radian behind, as a share of its peak
+
+
+class MockBackend:
+    """A `Backend` with first-order joints. Deterministic: equal commands and generators give equal states.
+
+    Args:
+        model: The robot.
+        control_hz: Commands per second.
+    """
+
+    def __init__(self, model: RobotModel, control_hz: float = 25.0) -> None:
+        self._model, self._control_hz = model, control_hz
+        self._gain = 1.0 - exp(-1.0 / (control_hz * LAG_S))
+        # spool angle per joint angle, all joints a tendon passes, at the zero posture
+        self._spool = np.zeros((len(model.tendons), len(model.joints)))
+        for i, tendon in enumerate(model.tendons):
+            for arm in tendon.arms:
+                self._spool[i, model.index(arm.joint)] = arm.flexor_m / tendon.spool_flexor_m
+        self._driven = np.array([model.index(tendon.joint) for tendon in model.tendons], dtype=np.intp)
+        self._peak_a = np.array([tendon.motor.peak_current_a for tendon in model.tendons])
+        self._q = self._qd = self._target = model.home_rad.copy()
+        self._steps = 0
+
+    @property
+    def model(self) -> RobotModel:
+        return self._model
+
+    @property
+    def control_hz(self) -> float:
+        return self._control_hz
+
+    def reset(self, state: RobotState | None, rng: np.random.Generator) -> RobotState:
+        """To a posture at rest; `rng` is not needed, nothing here is random.
+
+        Raises:
+            CommandError, NotFiniteError: The posture has another shape, or is not finite.
+        """
+        q = self._model.home_rad if state is None else state.q_rad
+        q = checked_target(Command(target_rad=q), self._model.joint_names)
+        self._q = np.clip(q, self._model.lower_rad, self._model.upper_rad)
+        self._qd = np.zeros_like(self._q)
+        self._target = self._q.copy()
+        self._steps = 0
+        return self._read()
+
+    def step(self, command: Command) -> RobotState:
+        target = checked_target(command, self._model.joint_names)
+        self._target = np.clip(target, self._model.lower_rad, self._model.upper_rad)
+        q = self._q + self._gain * (self._target - self._q)
+        self._qd = (q - self._q) * self._control_hz
+        self._q = q
+        self._steps += 1
+        return self._read()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _read(self) -> RobotState:
+        q = np.round(self._q / ENCODER_RAD) * ENCODER_RAD
+        lag = (self._target - self._q)[self._driven]
+        return RobotState(
+            time_s=self._steps / self._control_hz,
+            q_rad=q,
+            qd_rad_s=self._qd.copy(),
+            target_rad=self._target.copy(),
+            motor_rad=self._spool @ q,
+            motor_rad_s=self._spool @ self._qd,
+            motor_current_a=HOLDING_SHARE * self._peak_a * np.clip(lag, -1.0, 1.0),
+            motor_temperature_c=np.full(len(self._driven), AMBIENT_C),
+            tip_force_n=np.zeros(len(self._model.tips)),
+        )
+
+
+class MockReach:
+    """Fingertips to goals that some posture reaches; reward is minus the mean tip error [m]. A `robot.link.RobotSide`.
+
+    Args:
+        model: The robot.
+        control_hz: Commands per second.
+        env_id: Environment it stands in for.
+        episode_s: Length of an episode; it then truncates [s].
+        success_m: The goal holds while every tip is nearer than this [m].
+    """
+
+    def __init__(
+        self,
+        model: RobotModel,
+        control_hz: float = 25.0,
+        env_id: str = "flexor/HandReach-v0",
+        episode_s: float = 4.0,
+        success_m: float = 0.015,
+    ) -> None:
+        self._backend = MockBackend(model, control_hz)
+        self._tips = TipKinematics(model)
+        self._env_id, self._success_m = env_id, success_m
+        self._episode_steps = max(1, round(episode_s * control_hz))
+        self._goal_m = np.zeros((len(model.tips), 3))
+        self._steps = 0
+
+    @property
+    def model(self) -> RobotModel:
+        return self._backend.model
+
+    @property
+    def control_hz(self) -> float:
+        return self._backend.control_hz
+
+    @property
+    def env_id(self) -> str:
+        return self._env_id
+
+    def reset(self, rng_seed: int) -> tuple[RobotState, TaskFeedback]:
+        rng = np.random.default_rng(rng_seed)
+        model = self.model
+        reached = model.home_rad + 0.5 * rng.random(len(model.joints)) * (model.upper_rad - model.home_rad)
+        self._goal_m = self._tips.positions(reached)
+        self._steps = 0
+        state = self._backend.reset(None, rng)
+        return state, replace(self._feedback(state), reward_terms=np.zeros(1))
+
+    def step(self, command: Command) -> tuple[RobotState, TaskFeedback]:
+        state = self._backend.step(command)
+        self._steps += 1
+        return state, self._feedback(state)
+
+    def close(self) -> None:
+        self._backend.close()
+
+    def _feedback(self, state: RobotState) -> TaskFeedback:
+        error_m = np.linalg.norm(self._tips.positions(state.q_rad) - self._goal_m, axis=1)  # (n_tips,)
+        return TaskFeedback(
+            goal=self._goal_m.reshape(-1).copy(),
+            reward_names=("tip_error",),
+            reward_terms=np.array([-error_m.mean()]),
+            truncated=self._steps >= self._episode_steps,
+            success=bool((error_m < self._success_m).all()),
+        )
+
+
+def reach_contract(
+    model: RobotModel, *, control_hz: float = 25.0, env_id: str = "flexor/HandReach-v0", scale_rad: float = 0.15
+) -> Contract:
+    """A contract for reaching with every driven joint by relative targets; what the mock task understands."""
+    joints = tuple(tendon.joint for tendon in model.tendons)
+    rows = [model.index(joint) for joint in joints]
+    lower, upper = tuple(model.lower_rad[rows].tolist()), tuple(model.upper_rad[rows].tolist())
+    axes = tuple(f"{tip}.{axis}" for tip in model.tip_names for axis in "xyz")
+
+    def term(name: str, elements: tuple[str, ...], unit: str, where: str, limit: float) -> Term:
+        n = len(elements)
+        return Term(name=name, elements=elements, unit=unit, frame=where, low=(-limit,) * n, high=(limit,) * n)
+
+    return Contract(
+        env_id=env_id,
+        robot=model.name,
+        robot_sha256=model.sha256,
+        joint_names=model.joint_names,
+        home_rad=tuple(model.home_rad.tolist()),
+        control_hz=control_hz,
+        observation=(
+            term("joint_position", joints, "rad", "joint", 3.2),
+            term("joint_velocity", joints, "rad/s", "joint", 30.0),
+            term("joint_target", joints, "rad", "joint", 3.2),
+            term("goal_error", axes, "m", "palm", 0.4),
+            term("previous_action", joints, "1", "joint", 1.0),
+        ),
+        action=ActionTerm(
+            joints=joints,
+            mode="relative",
+            scale_rad=(scale_rad,) * len(joints),
+            offset_rad=(0.0,) * len(joints),
+            lower_rad=lower,
+            upper_rad=upper,
+        ),
+        goal=axes,
+        goal_unit="m",
+        goal_frame="palm",
+        motor_names=model.motor_names,
+        servo_stiffness_n_m=tuple(tendon.servo_stiffness_n_m for tendon in model.tendons),
+        servo_damping_n_s_m=tuple(tendon.servo_damping_n_s_m for tendon in model.tendons),
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m robot.mock", description="Serve the mock task behind a link.")
+    parser.add_argument("--env", default="flexor/HandReach-v0")
+    parser.add_argument("--robot", default="hand22")
+    parser.add_argument("--control-hz", type=float, default=25.0)
+    parser.add_argument("--socket", required=True)
+    parser.add_argument("--parent", type=int, default=None)
+    args = parser.parse_args(argv)
+    host(
+        lambda: MockReach(load(args.robot), args.control_hz, args.env),
+        args.socket,
+        parent_pid=args.parent,
+    )
+
+
+if __name__ == "__main__":
+    main()
+
+__all__ = ["CommandError", "MockBackend", "MockReach", "reach_contract"]

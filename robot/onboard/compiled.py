@@ -1,0 +1,168 @@
+"""The generated C as an inference backend: compiled on this machine, cached by hash, checked against the graph before use."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from robot.artifacts import ACTIONS, JOINT_TARGETS, OBSERVATION, STATE_IN, STATE_OUT
+from robot.errors import FlexorError
+from robot.onboard.artifact import Artifact
+from robot.onboard.codegen import Generated, generate
+from robot.onboard.operators import evaluate
+from robot.onboard.rehearsal import random_observations
+
+# No -ffast-math: it would let the compiler reorder sums and assume that NaN cannot be.
+FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+COMPILE_TIMEOUT_S = 60.0
+PARITY = 1e-5  # relative above one
+PARITY_SAMPLES = 64
+
+
+class CompilerError(FlexorError):
+    """There is no C compiler here, or it refused; the other backends need none."""
+
+
+class CompiledParityError(FlexorError):
+    """The compiled code does not give the graph's answers on this machine."""
+
+
+def cache_folder() -> Path:
+    """Where compiled policies are kept: below XDG_CACHE_HOME, readable and writable by this user only."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "flexor" / "onboard"
+
+
+def _compiler() -> str:
+    found = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+    if found is None:
+        raise CompilerError("no C compiler found (cc, gcc, clang); use --inference onnxruntime")
+    return found
+
+
+def _cpu_features() -> str:
+    """What -march=native depends on; a cache may travel to another machine with its disk."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def _owned(path: Path) -> bool:
+    """Whether only this user can have put the file there."""
+    info = path.stat()
+    return info.st_uid == os.getuid() and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def build(text: str, folder: Path | None = None) -> Path:
+    """The shared library of some C text, compiled unless it is in the cache.
+
+    Raises:
+        CompilerError: No compiler, or it refused, or the cache is writable by others.
+    """
+    folder = folder or cache_folder()
+    compiler = _compiler()
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, timeout=COMPILE_TIMEOUT_S, check=False
+    ).stdout
+    key = hashlib.sha256(b"\0".join([text.encode(), " ".join(FLAGS).encode(), version, _cpu_features().encode()]))
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not _owned(folder):
+        raise CompilerError(f"others may write to {folder}; do: chmod 700 {folder}")
+    library = folder / f"{key.hexdigest()[:32]}.so"
+    if library.is_file() and _owned(library):
+        return library
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        source, draft = Path(work) / "policy.c", Path(work) / "policy.so"
+        source.write_text(text)
+        command = [compiler, *FLAGS, "-shared", "-fPIC", "-o", str(draft), str(source), "-lm"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise CompilerError(f"{compiler} took more than {COMPILE_TIMEOUT_S:g} s") from error
+        if done.returncode != 0:
+            raise CompilerError(f"{compiler} refused the generated C:\n{done.stderr[:1000]}")
+        draft.chmod(0o700)
+        os.replace(draft, library)
+    return library
+
+
+class CompiledInference:
+    """Generated C behind the `Inference` protocol.
+
+    Raises:
+        CodegenError: The graph has a part without C.
+        CompilerError: See `build`.
+        CompiledParityError: Its answers are not the graph's.
+    """
+
+    name = "c"
+
+    def __init__(self, artifact: Artifact, folder: Path | None = None) -> None:
+        generated = generate(artifact.file)
+        self._library = ctypes.CDLL(str(build(generated.c, folder)))
+        self._call = self._library.act
+        self._call.argtypes, self._call.restype = (ctypes.c_void_p, ctypes.c_void_p), None
+        self._weights, self._io = _aligned(generated.weights), _aligned(np.zeros(generated.io_size, dtype=np.float32))
+        self._w, self._at = self._weights.ctypes.data, self._io.ctypes.data
+        self._obs, self._actions = self._view(generated, OBSERVATION), self._view(generated, ACTIONS)
+        self._targets = self._view(generated, JOINT_TARGETS)
+        recurrent = STATE_IN in generated.at
+        self._state = (self._view(generated, STATE_IN), self._view(generated, STATE_OUT)) if recurrent else None
+        check_parity(self, artifact)
+
+    def _view(self, generated: Generated, name: str) -> np.ndarray:
+        at, shape = generated.at[name]
+        return self._io[at : at + shape[-1]]
+
+    def reset(self) -> None:
+        if self._state is not None:
+            self._state[0].fill(0.0)
+
+    def act(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._obs[:] = observation
+        self._call(self._w, self._at)
+        if self._state is not None:
+            self._state[0][:] = self._state[1]
+        return self._actions.copy(), self._targets.copy()
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that starts on a cache line."""
+    room = np.zeros(array.size + 16, dtype=np.float32)
+    start = (-room.ctypes.data // 4) % 16
+    room[start : start + array.size] = array
+    return room[start : start + array.size]
+
+
+def check_parity(policy: CompiledInference, artifact: Artifact) -> float:
+    """The largest difference from the graph in numpy, over golden and random observations, the state carried along.
+
+    Raises:
+        CompiledParityError: It is more than `PARITY`.
+    """
+    rng = np.random.default_rng(0)
+    rows = [random_observations(artifact.contract, PARITY_SAMPLES, rng)]
+    if OBSERVATION in artifact.golden:
+        rows.append(artifact.golden[OBSERVATION].reshape(-1, rows[0].shape[1]))
+    state = {p.name: np.zeros(p.shape, dtype=np.float32) for p in artifact.file.inputs if p.name == STATE_IN}
+    policy.reset()
+    worst = 0.0
+    for row in np.concatenate(rows):
+        expected = evaluate(artifact.file, {OBSERVATION: row[None].astype(np.float32), **state})
+        state = {name: expected[STATE_OUT] for name in state}
+        for got, name in zip(policy.act(row), (ACTIONS, JOINT_TARGETS)):
+            want = expected[name][0]
+            worst = float(np.maximum(worst, (np.abs(got - want) / np.maximum(np.abs(want), 1.0)).max()))
+    policy.reset()
+    if not worst <= PARITY:
+        raise CompiledParityError(f"compiled code and graph differ by {worst:.3g}, more than {PARITY:g}")
+    return worst

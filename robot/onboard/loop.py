@@ -1,0 +1,291 @@
+"""The control loop: observe, decide, filter, command, wait for the deadline. One process, one thread, absolute deadlines.
+
+Per period: the state that came with the last answer is observed, the policy decides, the filter of `robot.safety` has the last
+word, the command goes out; then, while the robot moves, nothing is done until its answer, which the step's experience is made of.
+Latency is counted from the moment the period starts (the process was woken, the state is there) until the command is handed to the
+robot's link. A period whose predecessor is not over yet is skipped and counted as missed; the loop never runs two in a burst.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from robot import safety
+from robot.contract import Interface
+from robot.energy import copper_w, winding_ohm
+from robot.errors import NotFiniteError
+from robot.experience import Chunk
+from robot.onboard.explore import checked_std, sample
+from robot.onboard.inference import Inference
+from robot.onboard.loop_report import LoopReport, Tally
+from robot.onboard.realtime import Clock, MonotonicClock, realtime
+from robot.onboard.recorder import Recorder
+from robot.onboard.robots import Robot
+from robot.safety import Fault, Mode
+from robot.state import Command
+
+WARM_UP_CALLS = 100
+DAMPING_PERIODS = 2  # after a fault the joints are damped for this long, then the loop ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How a loop runs.
+
+    Attributes:
+        seconds: End after this long, None for no end [s].
+        episodes: End after this many whole episodes, None for no end.
+        paced: False to step as fast as the robot answers; deadlines mean nothing then.
+        realtime: Ask for locked memory and real-time priority.
+        exploration_std: Noise on the actions, shape (n_actions,), None to act without.
+    """
+
+    seconds: float | None = None
+    episodes: int | None = None
+    paced: bool = True
+    realtime: bool = False
+    exploration_std: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a period came to before the filter of states: a target to send, and the step to record."""
+
+    observation: np.ndarray
+    action: np.ndarray
+    log_prob: float
+    target_rad: np.ndarray
+
+
+def never() -> bool:
+    return False
+
+
+def drop(chunk: Chunk) -> None:
+    """Keep no experience."""
+
+
+class ControlLoop:
+    """Drives one robot with one policy.
+
+    Args:
+        robot: What to drive; not closed.
+        interface: The policy's contract, bound to that robot.
+        inference: The policy.
+        rng: Source of the exploration noise and of the seeds of the episodes.
+        config: How.
+        recorder: Takes the experience; None to keep none.
+        on_chunk: Gets each chunk; must return fast.
+        strangeness: Out-of-distribution score, None for none.
+        should_stop: Asked once per period.
+        estop: Asked once per period; wins over everything.
+        clock: Time.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        interface: Interface,
+        inference: Inference,
+        *,
+        rng: np.random.Generator,
+        config: LoopConfig,
+        recorder: Recorder | None = None,
+        on_chunk: Callable[[Chunk], None] = drop,
+        strangeness: safety.Strangeness | None = None,
+        should_stop: Callable[[], bool] = never,
+        estop: Callable[[], bool] = never,
+        clock: Clock | None = None,
+    ) -> None:
+        self._robot, self._interface, self._inference = robot, interface, inference
+        self._rng, self._config = rng, config
+        self._recorder, self._on_chunk = recorder, on_chunk
+        self._strangeness, self._should_stop, self._estop = strangeness, should_stop, estop
+        self._clock: Clock = clock or MonotonicClock()
+        contract = interface.contract
+        std = np.zeros(contract.action_size) if config.exploration_std is None else config.exploration_std
+        self._std = checked_std(std, contract.action_size)
+        self._dt_s, self._period_ns = contract.dt_s, round(1e9 / contract.control_hz)
+        self._limits = safety.Limits.of(robot.model, contract.dt_s)
+        self._winding_ohm = winding_ohm(robot.model)
+        self._tally = Tally()
+        self._watch, self._fault_text, self._strange_in_a_row = safety.Watch(), "", 0
+        self._sent_ns = 0
+        self._start_episode()
+
+    def run(self) -> LoopReport:
+        """Run until the time or the episodes are over, a stop was asked for, or a fault was answered. Once.
+
+        Raises:
+            LinkError: The robot is gone. What was recorded has been handed on.
+        """
+        self._warm_up()
+        with realtime(self._config.realtime) as refused:
+            start_ns, start_cpu_s = self._clock.now_ns(), self._clock.cpu_s()
+            self._fresh_ns = start_ns
+            try:
+                self._periods(start_ns)
+            finally:
+                self._cut_off()
+            return self._tally.report(
+                seconds=(self._clock.now_ns() - start_ns) * 1e-9,
+                cpu_s=self._clock.cpu_s() - start_cpu_s,
+                fault=self._watch.fault,
+                fault_text=self._fault_text,
+                refused=refused,
+            )
+
+    def _warm_up(self) -> None:
+        """Touch every buffer and page of the policy, then put its state back."""
+        rng = np.random.default_rng(0)
+        zeros = np.zeros(self._interface.contract.observation_size, dtype=np.float32)
+        for _ in range(WARM_UP_CALLS):
+            mean, _ = self._inference.act(zeros)
+            sample(mean, self._std, rng)
+        self._inference.reset()
+
+    def _periods(self, start_ns: int) -> None:
+        config, clock, tally = self._config, self._clock, self._tally
+        end_ns = None if config.seconds is None else start_ns + round(config.seconds * 1e9)
+        deadline_ns, damped = start_ns, 0
+        while damped < DAMPING_PERIODS:
+            woken_ns = clock.now_ns()
+            if (end_ns is not None and woken_ns >= end_ns) or tally.episodes == config.episodes or self._should_stop():
+                return
+            self._period(woken_ns)
+            tally.periods += 1
+            tally.lateness.add(max(0, woken_ns - deadline_ns))
+            damped += self._watch.mode is Mode.DAMPING
+            if self._robot.feedback.over and self._watch.mode is Mode.POLICY:
+                self._next_episode()
+                deadline_ns = clock.now_ns()  # a reset takes as long as it takes; then a whole period at rest
+            if config.paced:
+                deadline_ns = self._wait(deadline_ns + self._period_ns)
+            else:
+                deadline_ns = clock.now_ns()
+
+    def _wait(self, deadline_ns: int) -> int:
+        """Sleep until the next deadline that can still be met, and say which one that was."""
+        now_ns = self._clock.now_ns()
+        if now_ns > deadline_ns:
+            skipped = (now_ns - deadline_ns) // self._period_ns + 1
+            self._tally.missed += skipped
+            self._tally.missed_by_robot += skipped if self._sent_ns <= deadline_ns else 0
+            deadline_ns += skipped * self._period_ns
+        self._clock.sleep_until(deadline_ns)
+        return deadline_ns
+
+    def _period(self, woken_ns: int) -> None:
+        """Decide, command, and take in the answer."""
+        decision, fault = self._decide(woken_ns) if self._watch.fault is None else (None, None)
+        self._watch = safety.advance(self._watch, fault=fault, estop=self._estop())
+        if self._watch.mode is Mode.POLICY and decision is not None:
+            target = decision.target_rad
+        elif self._watch.mode is Mode.DAMPING:
+            target = safety.damping_target(self._state.q_rad, self._sent_rad, self._limits)
+        else:
+            target, decision = self._sent_rad, None
+        self._robot.send(Command(target_rad=target))
+        self._sent_rad, self._sent_ns = target, self._clock.now_ns()
+        self._tally.latency.add(self._sent_ns - woken_ns)
+        self._answer(decision if self._watch.mode is Mode.POLICY else None)
+
+    def _decide(self, woken_ns: int) -> tuple[Decision | None, Fault | None]:
+        """What the policy wants, or what is wrong."""
+        age_s = (woken_ns - self._fresh_ns) * 1e-9
+        self._tally.late_states += safety.sensor_late(age_s, self._dt_s)
+        if fault := safety.sensor_fault(age_s, self._dt_s):
+            return None, fault
+        try:
+            observation = self._interface.observe(self._state, self._memory)
+        except NotFiniteError as error:
+            self._fault_text = str(error)
+            return None, Fault.OBSERVATION
+        if fault := self._strange(observation):
+            return None, fault
+        before_ns = self._clock.now_ns()
+        mean, _ = self._inference.act(observation)
+        self._tally.inference.add(self._clock.now_ns() - before_ns)
+        action, log_prob = sample(mean, self._std, self._rng)
+        try:
+            asked = self._interface.command(action, self._state)
+            filtered = safety.limit(asked.target_rad, self._sent_rad, self._limits)
+        except NotFiniteError as error:
+            self._fault_text = str(error)
+            return None, Fault.ACTION
+        self._tally.slewed += filtered.slewed
+        self._tally.clamped += filtered.clamped
+        return Decision(observation=observation, action=action, log_prob=log_prob, target_rad=filtered.target_rad), None
+
+    def _strange(self, observation: np.ndarray) -> Fault | None:
+        if self._strangeness is None:
+            return None
+        score = self._strangeness.score(observation)
+        self._tally.strangeness_max = max(self._tally.strangeness_max, score)
+        self._strange_in_a_row = self._strange_in_a_row + 1 if score > self._strangeness.limit else 0
+        return Fault.STRANGE if self._strange_in_a_row >= self._strangeness.ticks else None
+
+    def _answer(self, decision: Decision | None) -> None:
+        """Wait for the robot's answer and make experience of the step."""
+        before_s = self._state.time_s
+        self._state = self._robot.receive()
+        feedback, tally = self._robot.feedback, self._tally
+        if self._state.time_s > before_s:
+            self._fresh_ns = self._clock.now_ns()
+        heat_w = copper_w(self._winding_ohm, self._state.motor_current_a, self._state.motor_temperature_c)
+        tally.copper_j += heat_w * self._dt_s
+        if decision is None:
+            return
+        self._memory = replace(
+            self._memory,
+            goal=feedback.goal if self._interface.contract.goal else self._memory.goal,
+            previous_action=np.clip(decision.action, -1.0, 1.0).astype(np.float64),
+        )
+        tally.steps += 1
+        tally.success_steps += feedback.success
+        tally.reward_sum += float(feedback.reward_terms.sum())
+        if self._recorder is not None:
+            self._hand_on(
+                self._recorder.add(
+                    decision.observation,
+                    decision.action,
+                    decision.log_prob,
+                    feedback.reward_terms,
+                    feedback.success,
+                    before_s,
+                )
+            )
+
+    def _hand_on(self, chunk: Chunk | None) -> None:
+        if chunk is not None:
+            self._on_chunk(chunk)
+
+    def _start_episode(self) -> None:
+        self._state = self._robot.reset(None, self._rng)
+        self._sent_rad, self._fresh_ns = self._state.target_rad, self._clock.now_ns()
+        feedback = self._robot.feedback
+        self._memory = self._interface.memory(feedback.goal if self._interface.contract.goal else None)
+        self._inference.reset()
+        if self._recorder is not None:
+            self._recorder.begin(feedback.episode_id)
+
+    def _next_episode(self) -> None:
+        feedback = self._robot.feedback
+        self._tally.episodes += 1
+        self._tally.successes += feedback.success
+        if self._recorder is not None:
+            try:
+                last = self._interface.observe(self._state, self._memory)
+                self._hand_on(self._recorder.end("terminated" if feedback.terminated else "truncated", last))
+            except NotFiniteError:
+                self._hand_on(self._recorder.end_unseen())
+        self._start_episode()
+
+    def _cut_off(self) -> None:
+        """Hand on what the running episode has so far."""
+        if self._recorder is not None:
+            try:
+                self._hand_on(self._recorder.end("no", self._interface.observe(self._state, self._memory)))
+            except NotFiniteError:
+                self._hand_on(self._recorder.end_unseen())

@@ -1,0 +1,142 @@
+"""Time and priority: absolute deadlines, locked memory, a scheduler class, no garbage collector. Says what was refused."""
+
+import ctypes
+import ctypes.util
+import gc
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+CLOCK_MONOTONIC, TIMER_ABSTIME = 1, 1  # linux/time.h
+MCL_CURRENT, MCL_FUTURE = 1, 2  # bits/mman-linux.h
+PR_SET_TIMERSLACK = 29  # linux/prctl.h
+FIFO_PRIORITY = 40
+MAX_REALTIME_US = (
+    500_000  # a real-time loop that spins this long without sleeping is stopped: it would lock a small board
+)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("sec", ctypes.c_long), ("nsec", ctypes.c_long))
+
+
+class Clock(Protocol):
+    """Time for the control loop; tests bring their own."""
+
+    def now_ns(self) -> int: ...
+
+    def sleep_until(self, deadline_ns: int) -> None: ...
+
+    def cpu_s(self) -> float:
+        """CPU time of this process so far."""
+        ...
+
+
+class MonotonicClock:
+    """CLOCK_MONOTONIC and clock_nanosleep to an absolute deadline: no drift, and no arithmetic between reading and sleeping."""
+
+    def __init__(self) -> None:
+        self._wake = _Timespec()
+        self._at = ctypes.byref(self._wake)
+        self._sleep = getattr(_libc, "clock_nanosleep", None)  # not on macOS
+
+    def now_ns(self) -> int:
+        return time.monotonic_ns()
+
+    def cpu_s(self) -> float:
+        return time.process_time()
+
+    def sleep_until(self, deadline_ns: int) -> None:
+        if self._sleep is None:
+            time.sleep(max(0.0, (deadline_ns - time.monotonic_ns()) * 1e-9))
+            return
+        self._wake.sec, self._wake.nsec = divmod(deadline_ns, 1_000_000_000)
+        while self._sleep(CLOCK_MONOTONIC, TIMER_ABSTIME, self._at, None) != 0:  # a signal came; the deadline stands
+            if time.monotonic_ns() >= deadline_ns:
+                return
+
+
+def _lock_memory() -> str:
+    if _libc.mlockall(MCL_CURRENT | MCL_FUTURE) != 0:
+        return f"locked memory ({os.strerror(ctypes.get_errno())}; ulimit -l is {resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]})"
+    return ""
+
+
+def _fifo() -> str:
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY))
+    except OSError as error:
+        return f"SCHED_FIFO priority ({error.strerror}; allow rtprio in limits.conf)"
+    return ""
+
+
+@contextmanager
+def realtime(wanted: bool = True) -> Iterator[list[str]]:
+    """Prepare this process for a control loop, and undo it afterwards. Warm everything up before entering.
+
+    Args:
+        wanted: Whether to ask for locked memory and real-time priority; the garbage collector is off in either case.
+
+    Yields:
+        What was refused, one line each.
+    """
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.freeze()  # what lives now is never looked at again
+    gc.disable()
+    refused: list[str] = []
+    scheduler = None
+    limits = resource.getrlimit(resource.RLIMIT_RTTIME) if hasattr(resource, "RLIMIT_RTTIME") else None
+    try:
+        if wanted and hasattr(_libc, "mlockall") and hasattr(os, "sched_setscheduler"):
+            scheduler = os.sched_getscheduler(0), os.sched_getparam(0)
+            if limits is not None:
+                resource.setrlimit(resource.RLIMIT_RTTIME, (MAX_REALTIME_US, limits[1]))
+            refused = [why for why in (_lock_memory(), _fifo()) if why]
+            _libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # the kernel may else wake us 50 us late to save power
+        elif wanted:
+            refused = ["locked memory and real-time priority (not this operating system)"]
+        yield refused
+    finally:
+        if scheduler is not None:
+            _libc.munlockall()
+            os.sched_setscheduler(0, *scheduler)
+            _libc.prctl(PR_SET_TIMERSLACK, 0, 0, 0, 0)
+            if limits is not None:
+                resource.setrlimit(resource.RLIMIT_RTTIME, limits)
+        gc.unfreeze()
+        if collecting:
+            gc.enable()
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Turn SIGINT and SIGTERM into a flag, so that a loop ends between two periods. A second SIGINT interrupts at once.
+
+    Yields:
+        Whether one came. Outside the main thread, where signals cannot be caught, it stays False.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: object) -> None:
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

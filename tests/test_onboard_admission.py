@@ -1,0 +1,372 @@
+"""Every refusal of the onboard runtime, by name, and the good file beside them that passes."""
+
+import re
+import zipfile
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onboard_helpers import CONTRACT, HAND, STD, artifact, golden, model, npz
+from onnx import TensorProto, helper, numpy_helper
+
+from robot import artifacts
+from robot.errors import FlexorError
+from robot.onboard import refusals as why
+from robot.onboard.admission import admit, examine, fits, judge
+from robot.onboard.artifact import from_bytes, read_golden
+from robot.onboard.onnxfile import read
+from robot.onboard.rehearsal import rehearse
+
+GOOD = artifact()
+
+
+def weight(proto: onnx.ModelProto, name: str) -> TensorProto:
+    return next(w for w in proto.graph.initializer if w.name == name)
+
+
+def set_weight(proto: onnx.ModelProto, name: str, value: np.ndarray) -> None:
+    weight(proto, name).CopyFrom(numpy_helper.from_array(value.astype(np.float32), name))
+
+
+def set_prop(proto: onnx.ModelProto, key: str, value: str) -> None:
+    next(p for p in proto.metadata_props if p.key == key).value = value
+
+
+def carries(contract):
+    """Edit: the file's contract becomes another one, announced consistently."""
+
+    def edit(proto: onnx.ModelProto) -> None:
+        set_prop(proto, artifacts.CONTRACT_KEY, contract.to_json())
+        set_prop(proto, artifacts.CONTRACT_SHA256_KEY, contract.sha256)
+
+    return edit
+
+
+def test_a_good_artifact_is_admitted_and_says_what_was_compared():
+    admission = admit(GOOD, HAND, control_hz=50.0, expected_sha256=GOOD.sha256)
+    assert admission.figures["golden_samples"] == 8
+    assert admission.figures["golden_max_difference"] <= 1e-5
+    assert admission.interface.contract == CONTRACT
+
+
+def test_our_reader_and_onnx_agree_on_everything_in_the_file():
+    proto = model()
+    file = read(proto.SerializeToString())
+    assert file.opsets == {"": 18} and file.ir_version == proto.ir_version
+    assert file.metadata == {p.key: p.value for p in proto.metadata_props}
+    assert [(n.op, n.inputs, n.outputs) for n in file.nodes] == [
+        (n.op_type, tuple(n.input), tuple(n.output)) for n in proto.graph.node
+    ]
+    assert set(file.constants) == {w.name for w in proto.graph.initializer}
+    for w in proto.graph.initializer:
+        np.testing.assert_array_equal(file.constants[w.name], numpy_helper.to_array(w))
+    assert [(p.name, p.shape, p.dtype) for p in file.inputs] == [("obs", (1, CONTRACT.observation_size), "FLOAT")]
+
+
+def test_the_file_says_how_to_explore():
+    assert GOOD.exploration_std is not None
+    np.testing.assert_array_equal(GOOD.exploration_std, np.full(CONTRACT.action_size, STD))
+
+
+def test_bytes_other_than_announced_are_refused():
+    altered = bytearray(GOOD.onnx)
+    altered[len(altered) // 2] ^= 1
+    with pytest.raises(why.AlteredFileError, match=f"announced with sha256 {GOOD.sha256[:12]}"):
+        admit(replace(GOOD, onnx=bytes(altered)), HAND, expected_sha256=GOOD.sha256)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.7, 0.99])
+def test_a_truncated_file_is_refused(share):
+    with pytest.raises(why.AdmissionError) as caught:
+        from_bytes(GOOD.onnx[: int(share * len(GOOD.onnx))])
+    assert type(caught.value) in (why.TruncatedFileError, why.MissingContractError)
+
+
+def test_no_prefix_of_a_file_gets_through_or_crashes_the_reader():
+    rng = np.random.default_rng(0)
+    for end in rng.integers(0, len(GOOD.onnx) - 1, 200):
+        with pytest.raises(why.AdmissionError):
+            from_bytes(GOOD.onnx[:end])
+
+
+def test_random_damage_raises_only_our_own_errors():
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = np.frombuffer(GOOD.onnx, dtype=np.uint8).copy()
+        damaged[rng.integers(0, len(damaged), 20)] = rng.integers(0, 256, 20)
+        try:
+            examine(from_bytes(damaged.tobytes(), golden=npz(GOOD.golden)))
+        except FlexorError:
+            refused += 1
+    assert refused > 30  # the rest only changed weights, which the golden vectors find
+
+
+def test_a_file_past_the_cap_is_refused_before_it_is_parsed(monkeypatch):
+    monkeypatch.setattr("robot.onboard.onnxfile.MAX_FILE_BYTES", 1000)
+    with pytest.raises(why.FileTooLargeError, match="at most 1000 bytes"):
+        from_bytes(GOOD.onnx)
+
+
+def external(proto: onnx.ModelProto) -> None:
+    tensor = weight(proto, "w0")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+
+
+def half(proto: onnx.ModelProto) -> None:
+    weight(proto, "w0").CopyFrom(numpy_helper.from_array(np.zeros((32, 32), dtype=np.float16), "w0"))
+
+
+def double_input(proto: onnx.ModelProto) -> None:
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
+def subgraph(proto: onnx.ModelProto) -> None:
+    inner = helper.make_graph([], "inner", [], [])
+    proto.graph.node.append(helper.make_node("If", ["obs"], ["never"], then_branch=inner, else_branch=inner))
+
+
+def local_function(proto: onnx.ModelProto) -> None:
+    proto.functions.append(helper.make_function("x", "F", [], [], [], []))
+
+
+def unknown_operator(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].op_type = "Loop"
+
+
+def other_domain(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].domain = "com.evil"
+
+
+def opset_11(proto: onnx.ModelProto) -> None:
+    proto.opset_import[0].version = 11
+
+
+def extra_domain(proto: onnx.ModelProto) -> None:
+    proto.opset_import.add(domain="com.microsoft", version=1)
+
+
+def old_ir(proto: onnx.ModelProto) -> None:
+    proto.ir_version = 3
+
+
+def renamed_input(proto: onnx.ModelProto) -> None:
+    proto.graph.input[0].name = "observation"
+    for node in proto.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = "observation" if name == "obs" else name
+
+
+def dynamic_batch(proto: onnx.ModelProto) -> None:
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+def narrow_output(proto: onnx.ModelProto) -> None:
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 3
+
+
+def dangling(proto: onnx.ModelProto) -> None:
+    proto.graph.node[3].input[0] = "nowhere"
+
+
+STRUCTURE = {
+    "external data": (external, why.ExternalDataError, "'w0' lives in another file"),
+    "half weights": (half, why.DtypeError, "got FLOAT16"),
+    "double input": (double_input, why.DtypeError, "input 'obs' must be FLOAT, got DOUBLE"),
+    "subgraph": (subgraph, why.NestedGraphError, "subgraph"),
+    "local function": (local_function, why.NestedGraphError, "local function"),
+    "unknown operator": (unknown_operator, why.ForbiddenOperatorError, "'Loop'.*Known: Add, Clip"),
+    "operator of another domain": (other_domain, why.ForbiddenOperatorError, "'com.evil.Max'"),
+    "old opset": (opset_11, why.OpsetError, "17..21, got 11"),
+    "another domain's opset": (extra_domain, why.OpsetError, "com.microsoft"),
+    "old file version": (old_ir, why.OpsetError, "8..10, got 3"),
+    "renamed input": (renamed_input, why.GraphInterfaceError, "observation"),
+    "dynamic batch": (dynamic_batch, why.GraphInterfaceError, "-1"),
+    "output of another width": (narrow_output, why.GraphInterfaceError, "outputs must be"),
+    "a node that reads nothing": (dangling, why.GraphInterfaceError, "'nowhere'"),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURE)
+def test_a_file_a_stranger_could_send_is_refused_without_running_it(name):
+    edit, error, text = STRUCTURE[name]
+    with pytest.raises(error, match=text):
+        examine(artifact(edit=edit))
+
+
+def swapped(names: tuple[str, ...]) -> tuple[str, ...]:
+    return (names[1], names[0], *names[2:])
+
+
+def changed(**fields):
+    return carries(msgspec.structs.replace(CONTRACT, **fields))
+
+
+def no_gains(proto: onnx.ModelProto) -> None:
+    set_prop(proto, artifacts.CONTRACT_KEY, re.sub(r'("servo_stiffness_n_m":)\[[^]]*\]', r"\1[]", CONTRACT.to_json()))
+
+
+def zero_gain(proto: onnx.ModelProto) -> None:
+    gains = list(CONTRACT.servo_stiffness_n_m)
+    gains[3] = 0.0
+    set_prop(
+        proto, artifacts.CONTRACT_KEY, msgspec.structs.replace(CONTRACT, servo_stiffness_n_m=tuple(gains)).to_json()
+    )
+
+
+def old_schema(proto: onnx.ModelProto) -> None:
+    set_prop(proto, artifacts.CONTRACT_KEY, CONTRACT.to_json().replace('"schema":1', '"schema":0'))
+
+
+def edited(proto: onnx.ModelProto) -> None:
+    set_prop(proto, artifacts.CONTRACT_KEY, msgspec.structs.replace(CONTRACT, delay_range_s=(0.0, 0.5)).to_json())
+
+
+def wxyz(proto: onnx.ModelProto) -> None:
+    set_prop(proto, artifacts.CONTRACT_KEY, CONTRACT.to_json().replace("xyzw", "wxyz"))
+
+
+def nameless(proto: onnx.ModelProto) -> None:
+    del proto.metadata_props[:]
+
+
+CONTRACTS = {
+    "no contract": (nameless, why.MissingContractError, "flexor.contract"),
+    "no gains": (no_gains, why.ZeroGainsError, "missing"),
+    "a zero gain": (zero_gain, why.ZeroGainsError, r"zero at motors \[3\]"),
+    "an old schema": (old_schema, why.StaleContractError, "expected 1, got 0"),
+    "edited after export": (edited, why.StaleContractError, "edited after the export"),
+    "another quaternion order": (wxyz, why.BadContractError, "wxyz"),
+    "another hand": (changed(robot="hand11"), why.OtherRobotError, "'hand11'"),
+    "swapped joints": (changed(joint_names=swapped(CONTRACT.joint_names)), why.JointOrderError, "joint_names"),
+    "swapped motors": (changed(motor_names=swapped(CONTRACT.motor_names)), why.JointOrderError, "motor_names"),
+    "an older description": (changed(robot_sha256="0" * 64), why.StaleContractError, "robot_sha256"),
+    "other gains": (
+        changed(servo_stiffness_n_m=(1.0,) * len(CONTRACT.motor_names)),
+        why.StaleContractError,
+        "servo_stiffness",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_a_contract_that_is_not_this_robots_is_refused(name):
+    edit, error, text = CONTRACTS[name]
+    with pytest.raises(error, match=text):
+        fits(artifact(edit=edit), HAND)
+
+
+def test_another_control_rate_is_refused():
+    with pytest.raises(why.RateError, match="trained at 50 Hz, the robot runs at 25 Hz"):
+        fits(GOOD, HAND, control_hz=25.0)
+
+
+def other_weights(proto: onnx.ModelProto) -> None:
+    set_weight(proto, "b2", numpy_helper.to_array(weight(proto, "b2")) + 1e-4)
+
+
+def without_normaliser(proto: onnx.ModelProto) -> None:
+    set_weight(proto, "mean", np.zeros((1, CONTRACT.observation_size)))
+    set_weight(proto, "gain", np.ones((1, CONTRACT.observation_size)))
+
+
+def action(**fields):
+    return msgspec.structs.replace(CONTRACT, action=msgspec.structs.replace(CONTRACT.action, **fields))
+
+
+SWAPPED_ACTIONS = action(joints=swapped(CONTRACT.action.joints))
+OTHER_SCALE = action(scale_rad=(0.3,) * CONTRACT.action_size)
+
+
+def poisoned(proto: onnx.ModelProto) -> None:
+    set_weight(proto, "b1", np.full(32, np.nan))
+
+
+def tried(made):
+    """The rehearsal in this process; the judge's own is tested below."""
+    return rehearse(made, period_s=CONTRACT.dt_s, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "edit, error, text",
+    [
+        (other_weights, why.GoldenMismatchError, "off by 0.0001"),
+        (without_normaliser, why.GoldenMismatchError, r"actions\[\d+\] of sample"),
+        (carries(SWAPPED_ACTIONS), why.JointTargetsError, "joints swapped or another scale"),
+        (carries(OTHER_SCALE), why.JointTargetsError, "joints swapped or another scale"),
+        (poisoned, why.GoldenMismatchError, "got nan"),
+    ],
+    ids=["altered weights", "missing normaliser", "swapped actions", "wrong scale", "NaN weights"],
+)
+def test_a_graph_that_is_not_what_was_exported_is_refused(edit, error, text):
+    with pytest.raises(error, match=text):
+        tried(artifact(edit=edit))
+
+
+def test_a_policy_that_is_fine_on_its_golden_vectors_but_overflows_inside_its_ranges_is_refused():
+    proto = model(activations=("Relu", "Relu"))
+    mean, w = numpy_helper.to_array(weight(proto, "mean")), numpy_helper.to_array(weight(proto, "w0")).copy()
+    w[0, 0] = 3e38  # times 10 standard deviations is infinite, times none is nothing
+    set_weight(proto, "w0", w)
+    arrays = golden(proto)
+    arrays["obs"][:, 0] = mean[0, 0]
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for i, row in enumerate(arrays["obs"]):
+        arrays["actions"][i], arrays["joint_targets"][i] = (x[0] for x in session.run(None, {"obs": row[None]}))
+    with pytest.raises(why.OutputError, match="'actions' is not finite"):
+        tried(artifact(proto, arrays=arrays))
+
+
+def test_a_refusal_comes_out_of_the_judges_process_by_its_own_name():
+    with pytest.raises(why.JointTargetsError, match="joints swapped or another scale"):
+        judge(artifact(edit=carries(OTHER_SCALE)))
+
+
+def test_a_policy_too_slow_for_its_period_is_refused():
+    with pytest.raises(why.TooSlowError, match="at most 50%"):
+        rehearse(GOOD, period_s=1e-7, rng=np.random.default_rng(0))
+    assert rehearse(GOOD, period_s=1.0, rng=np.random.default_rng(0))["median_call_us"] > 0.0
+
+
+def test_golden_vectors_are_required_and_named():
+    with pytest.raises(why.MissingGoldenError, match="no array 'obs'; it has none"):
+        tried(replace(GOOD, golden={}))
+    with pytest.raises(why.MissingGoldenError, match="at least 4 samples"):
+        tried(replace(GOOD, golden={name: array[:2] for name, array in GOOD.golden.items()}))
+
+
+def test_golden_vectors_are_read_without_pickle_and_within_bounds(tmp_path, monkeypatch):
+    path = tmp_path / "golden.npz"
+    np.savez(path, obs=np.array([{}], dtype=object))
+    with pytest.raises(why.MissingGoldenError, match="no archive of arrays"):
+        read_golden(path.read_bytes())
+    with pytest.raises(why.MissingGoldenError, match="no archive of arrays"):
+        read_golden(b"PK but not really")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("obs.npy", bytes(2_000_000))
+    monkeypatch.setattr("robot.onboard.artifact.MAX_GOLDEN_BYTES", 100_000)
+    with pytest.raises(why.FileTooLargeError, match="unpacks to"):
+        read_golden(path.read_bytes())
+
+
+def test_a_file_that_kills_the_native_code_takes_only_the_judge_with_it(monkeypatch):
+    monkeypatch.setattr("robot.onboard.admission.case", lambda artifact, seed: b"short")
+    with pytest.raises(why.JudgeError, match="exit code 1"):
+        judge(GOOD)
+
+
+def test_a_judge_that_takes_too_long_is_ended():
+    with pytest.raises(why.JudgeError, match=r"took more than 0\.01 s"):
+        judge(GOOD, timeout_s=0.01)
+
+
+def test_every_refusal_is_an_admission_error_with_its_own_name():
+    kinds = [kind for kind in vars(why).values() if isinstance(kind, type) and issubclass(kind, why.AdmissionError)]
+    assert len(kinds) == 23
+    assert all(why.by_name(kind.__name__) is kind for kind in kinds if kind is not why.AdmissionError)
+    assert why.by_name("SomethingElse") is why.JudgeError

@@ -1,0 +1,266 @@
+"""Inference backends give the same numbers; the tables say what is in a file."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onboard_helpers import CONTRACT, HAND, artifact, golden, model, write
+from onnx import helper, numpy_helper
+
+from robot.errors import UnknownNameError
+from robot.onboard import artifact as artifacts
+from robot.onboard import cli, codegen, compiled, tables
+from robot.onboard.admission import admit
+from robot.onboard.inference import BACKENDS, choose, make_inference
+from robot.onboard.refusals import TruncatedFileError
+from robot.onboard.rehearsal import random_observations
+
+PARITY = 1e-5  # relative above one
+GOOD = artifact()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    """Compiled policies of these tests are kept apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("activations", [("Elu", "Tanh"), ("Relu", "Sigmoid")])
+def test_every_backend_gives_the_golden_answers(backend, activations):
+    proto = model(activations=activations)
+    made = artifact(proto)
+    policy = make_inference(made, backend)
+    observations = np.concatenate([made.golden["obs"], random_observations(CONTRACT, 50, np.random.default_rng(0))])
+    expected = golden_of(proto, observations)
+    for row, actions, targets in zip(observations, *expected):
+        got = policy.act(row)
+        assert (np.abs(got[0] - actions) / np.maximum(np.abs(actions), 1.0)).max() < PARITY
+        assert np.abs(got[1] - targets).max() < PARITY
+
+
+def golden_of(proto, observations):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    rows = [session.run(["actions", "joint_targets"], {"obs": row[None]}) for row in observations]
+    return [r[0][0] for r in rows], [r[1][0] for r in rows]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_answers_are_fresh_and_the_question_is_left_alone(backend):
+    policy = make_inference(GOOD, backend)
+    a, b = GOOD.golden["obs"][:2]
+    asked = a.copy()
+    first = policy.act(asked)
+    kept = first[0].copy(), first[1].copy()
+    policy.act(b)
+    np.testing.assert_array_equal(first[0], kept[0])
+    np.testing.assert_array_equal(first[1], kept[1])
+    np.testing.assert_array_equal(asked, a)
+
+
+def test_an_unknown_backend_is_refused_with_the_known_ones():
+    with pytest.raises(UnknownNameError, match="auto, c, onnxruntime, numpy"):
+        make_inference(GOOD, "tensorrt")
+
+
+def test_the_onnxruntime_session_keeps_no_pool_that_could_spin():
+    from robot.onboard.ort import session
+
+    options = session(GOOD.onnx).get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    for version, seed in (("v1", 0), ("v2", 1), ("v10", 2)):
+        write(tmp_path / "hand_reach" / version, artifact(model(seed=seed)))
+    return tmp_path
+
+
+def test_a_name_means_its_newest_version(shelf):
+    assert artifacts.load("hand_reach", shelf).version == "v10"
+    assert artifacts.load("hand_reach/v2", shelf).label == "hand_reach/v2"
+    assert artifacts.load(shelf / "hand_reach" / "v1" / "policy.onnx").label == "hand_reach/v1"
+
+
+def test_an_unknown_artifact_lists_the_known_ones(shelf):
+    with pytest.raises(UnknownNameError, match=r"'hand_reech'.*Did you mean 'hand_reach'.*hand_reach/v10"):
+        artifacts.load("hand_reech", shelf)
+
+
+def test_a_refusal_names_the_file(shelf):
+    path = shelf / "hand_reach" / "v1" / "policy.onnx"
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(TruncatedFileError, match=rf"{path}: the file is truncated"):
+        artifacts.load(path)
+
+
+def test_inspect_shows_every_observation_and_every_action(shelf, capsys):
+    cli.inspect(str(shelf / "hand_reach" / "v1"), json=shelf / "out.json")
+    text = capsys.readouterr().out
+    for term, where in CONTRACT.slices.items():
+        assert f"{where.start}:{where.stop}" in text and term in text
+    for joint in CONTRACT.action.joints:
+        assert joint in text
+    assert (shelf / "out.json").is_file()
+
+
+def test_diff_names_what_differs_and_only_that(shelf, capsys):
+    a = artifacts.load("hand_reach/v1", shelf)
+    assert tables.diff_table(a, a).startswith("hand_reach/v1 and hand_reach/v1 are the same")
+    cli.diff(str(shelf / "hand_reach" / "v1"), str(shelf / "hand_reach" / "v2"))
+    text = capsys.readouterr().out
+    assert "policy.onnx" in text and "control_hz" not in text and "rad apart" in text
+    assert tables.differences({"x": [1, 2], "y": 1}, {"x": [1, 3], "z": 2}) == [
+        ("x[1]", "2", "3"),
+        ("y", "1", "missing"),
+        ("z", "missing", "2"),
+    ]
+
+
+def test_check_gives_a_verdict(shelf, capsys):
+    cli.check(str(shelf / "hand_reach" / "v1"), HAND.name)
+    assert "may drive hand22" in capsys.readouterr().out
+
+
+def test_golden_vectors_of_the_helper_are_not_trivial():
+    arrays = golden(model())
+    assert np.std(arrays["actions"], axis=0).min() > 1e-3
+
+
+def recurrent(hidden: int = 24, seed: int = 0) -> onnx.ModelProto:
+    """A GRU cell with explicit gates: obs, h_in -> actions, joint_targets, h_out."""
+    rng = np.random.default_rng(seed)
+    proto = model()
+    n, m = CONTRACT.observation_size, CONTRACT.action_size
+    keep = [node for node in proto.graph.node if node.name.startswith("a.") or node.name == "joint_targets"]
+    nodes, weights = [], [w for w in proto.graph.initializer if w.name.startswith("a.")]
+
+    def node(op, output, *inputs, **attributes):
+        nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def weight(name, value):
+        weights.append(numpy_helper.from_array(value, name))
+        return name
+
+    def matrix(name, rows, columns):
+        return weight(name, rng.normal(0.0, columns**-0.5, (rows, columns)).astype(np.float32))
+
+    bias = weight("bias", rng.normal(0.0, 0.1, 3 * hidden).astype(np.float32))
+    from_x = node("Gemm", "from_x", "obs", matrix("w", 3 * hidden, n), bias, transB=1)
+    from_h = node("Gemm", "from_h", "h_in", matrix("u", 3 * hidden, hidden), bias, transB=1)
+    axis, part = weight("axis", np.array([1])), {}
+    for i, gate in enumerate("rzn"):
+        ends = [weight(f"{gate}.{k}", np.array([(i + k) * hidden])) for k in (0, 1)]
+        part[gate] = [node("Slice", f"{gate}.{s}", source, *ends, axis) for s, source in (("x", from_x), ("h", from_h))]
+    r, z = (node("Sigmoid", g, node("Add", f"{g}.sum", *part[g])) for g in "rz")
+    new = node("Tanh", "n", node("Add", "n.sum", part["n"][0], node("Mul", "reset", r, part["n"][1])))
+    node("Add", "h_out", new, node("Mul", "kept", z, node("Sub", "change", "h_in", new)))
+    norm = node("LayerNormalization", "normed", "h_out", weight("g", np.ones(hidden, np.float32)), axis=-1)
+    joined = node("Concat", "joined", norm, "h_in", axis=1)
+    node("Gemm", "actions", joined, matrix("head", m, 2 * hidden), transB=1)
+    proto.graph.ClearField("node")
+    proto.graph.node.extend([*nodes, *keep])
+    proto.graph.ClearField("initializer")
+    proto.graph.initializer.extend(weights)
+    proto.graph.input.append(helper.make_tensor_value_info("h_in", onnx.TensorProto.FLOAT, [1, hidden]))
+    proto.graph.output.append(helper.make_tensor_value_info("h_out", onnx.TensorProto.FLOAT, [1, hidden]))
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def test_a_recurrent_state_is_carried_alike_for_a_thousand_steps_and_reset():
+    made = artifact(recurrent(), arrays={})
+    policies = {name: make_inference(made, name) for name in BACKENDS}
+    rng = np.random.default_rng(0)
+    apart = dict.fromkeys(policies, 0.0)
+    first = {name: policy.act(np.zeros(CONTRACT.observation_size, np.float32))[0] for name, policy in policies.items()}
+    for _ in range(1000):
+        row = rng.normal(0.0, 1.0, CONTRACT.observation_size).astype(np.float32)
+        answers = {name: policy.act(row)[0] for name, policy in policies.items()}
+        for name, answer in answers.items():
+            apart[name] = max(apart[name], float(np.abs(answer - answers["onnxruntime"]).max()))
+    assert max(apart.values()) < PARITY
+    for name, policy in policies.items():
+        carried = policy.act(np.zeros(CONTRACT.observation_size, np.float32))[0]
+        policy.reset()
+        again = policy.act(np.zeros(CONTRACT.observation_size, np.float32))[0]
+        np.testing.assert_array_equal(again, first[name])
+        assert np.abs(carried - again).max() > 1e-3  # the state did matter
+
+
+def test_a_recurrent_artifact_is_admitted_with_its_trace():
+    import onnxruntime
+
+    proto = recurrent()
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    state = np.zeros((1, 24), dtype=np.float32)
+    rows: dict[str, list[np.ndarray]] = {}
+    for obs in golden(model())["obs"]:
+        out = dict(zip(["actions", "joint_targets", "h_out"], session.run(None, {"obs": obs[None], "h_in": state})))
+        for name, value in {"obs": obs[None], "h_in": state, **out}.items():
+            rows.setdefault(name, []).append(value)
+        state = out["h_out"]
+    made = artifact(proto, arrays={name: np.concatenate(values) for name, values in rows.items()})
+    assert admit(made, HAND).figures["golden_samples"] == 8
+
+
+def test_c_does_not_depend_on_the_weights_and_is_compiled_once(tmp_path):
+    one, two = codegen.generate(GOOD.file), codegen.generate(artifact(model(seed=9)).file)
+    assert one.c == two.c and not np.array_equal(one.weights, two.weights)
+    library = compiled.build(one.c, tmp_path / "c")
+    stamp = library.stat().st_mtime_ns
+    assert compiled.build(two.c, tmp_path / "c") == library and library.stat().st_mtime_ns == stamp
+    assert compiled.build(one.c + "\n", tmp_path / "c") != library
+
+
+def test_compiled_code_that_gives_other_answers_is_not_used(monkeypatch):
+    right = codegen.generate
+    monkeypatch.setattr(compiled, "generate", lambda file: replace(right(file), weights=right(file).weights * 1.001))
+    with pytest.raises(compiled.CompiledParityError, match="differ by"):
+        make_inference(GOOD, "c")
+    assert make_inference(GOOD, "auto").name == "onnxruntime"
+
+
+def test_without_a_compiler_auto_takes_onnxruntime(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(compiled.CompilerError, match="no C compiler"):
+        make_inference(GOOD, "c")
+    policy, medians = choose(GOOD, pause=lambda seconds: None)
+    assert policy.name == "onnxruntime" and set(medians) == {"onnxruntime"}
+
+
+def test_a_cache_that_others_may_write_to_is_not_trusted(tmp_path):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c").chmod(0o777)
+    with pytest.raises(compiled.CompilerError, match="others may write"):
+        compiled.build(codegen.generate(GOOD.file).c, tmp_path / "c")
+
+
+def test_a_graph_without_c_is_said_so():
+    proto = model()
+    for node in proto.graph.node:
+        if node.name == "a.scaled":
+            node.input[1] = "actions"  # fine: two computed tensors of one shape
+    codegen.generate(artifact(proto, arrays={}).file)
+    proto.graph.node.insert(0, helper.make_node("MatMul", ["obs", "turned"], ["square"], name="square"))
+    proto.graph.node.insert(0, helper.make_node("Concat", ["obs"] * CONTRACT.observation_size, ["turned"], axis=0))
+    with pytest.raises(codegen.CodegenError, match="only a constant matrix"):
+        codegen.generate(artifact(proto, arrays={}).file)
+
+
+def test_the_bench_measures_every_backend_in_a_process_of_its_own(shelf, capsys):
+    cli.bench(str(shelf / "hand_reach" / "v1"), rate_hz=200.0, seconds=0.1, repeats=1, json=shelf / "b.json")
+    results = json.loads((shelf / "b.json").read_text())["results"]
+    printed = capsys.readouterr().out
+    for mode in ("default", *BACKENDS):
+        assert 0.0 < results[mode]["p50_us"] <= results[mode]["p99_us"] and results[mode]["cpu_share"] > 0.0
+        assert mode in printed
