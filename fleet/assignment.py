@@ -1,0 +1,125 @@
+"""Who runs what: small documents signed by the director's key. Pure.
+
+An assignment names one robot and one artifact by the hash of its policy. Its generation only grows; a robot keeps the highest it has seen and
+refuses anything older, so a recorded document cannot bring an old policy back. Rolling back is a newer assignment with the older policy.
+Knowing the director's key is not enough to run something on a robot: the artifact must be in the signed catalogue too.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Meta
+
+from fleet.errors import (
+    BannedPolicyError,
+    ExpiredAssignmentError,
+    ForgedAssignmentError,
+    MisdirectedAssignmentError,
+    ReplayedAssignmentError,
+)
+
+CONTEXT = b"flexor assignment 1\0"  # signed along, so that a signature of this key on anything else is not one on this
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Part = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_.-]{0,63}$")]
+
+
+class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True):
+    """An artifact by name, version and the hash of its policy.onnx."""
+
+    name: Part
+    version: Part
+    sha256: Sha256
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one robot should run.
+
+    Attributes:
+        robot: For whom.
+        generation: Grows with every document the director signs.
+        artifact: What; None leaves the choice to the robot: what it runs, or what it ran before if that is banned.
+        rollout, stage, cohort: Which deployment, how far it is, and which group the robot is in.
+        expires_s: UTC [s]; afterwards it is not to be activated.
+        fallback: What to go back to when the artifact does not do.
+        banned: Hashes of policies that must not run.
+    """
+
+    robot: str
+    generation: Annotated[int, Meta(ge=1)]
+    artifact: ArtifactRef | None
+    rollout: str
+    stage: str
+    cohort: Literal["none", "control", "canary", "shadow"]
+    expires_s: float
+    fallback: ArtifactRef | None = None
+    banned: tuple[Sha256, ...] = ()
+    schema: int = 1
+
+
+class Signed(msgspec.Struct, frozen=True, kw_only=True):
+    """A document and its signature."""
+
+    payload: bytes
+    signature: bytes
+
+
+def sign(assignment: Assignment, key: Ed25519PrivateKey) -> bytes:
+    """The signed document."""
+    payload = msgspec.json.encode(assignment, order="deterministic")
+    return msgspec.msgpack.encode(Signed(payload=payload, signature=key.sign(CONTEXT + payload)))
+
+
+def verify(document: bytes, key: Ed25519PublicKey) -> Assignment:
+    """The assignment in a signed document. Nothing in it is read before the signature holds.
+
+    Raises:
+        ForgedAssignmentError: Not a document, not signed by the director, or not an assignment.
+    """
+    try:
+        signed = msgspec.msgpack.decode(document, type=Signed)
+        key.verify(signed.signature, CONTEXT + signed.payload)
+    except (msgspec.MsgspecError, InvalidSignature, ValueError) as error:
+        raise ForgedAssignmentError(
+            f"an assignment that the director did not sign was refused ({type(error).__name__}); is trust/director.pub current?"
+        ) from error
+    try:
+        return msgspec.json.decode(signed.payload, type=Assignment)
+    except msgspec.MsgspecError as error:
+        raise ForgedAssignmentError(f"signed by the director, but not an assignment of schema 1: {error}") from error
+
+
+def accept(
+    document: bytes, key: Ed25519PublicKey, *, robot: str, newest: int, newest_document: bytes, now_s: float
+) -> Assignment:
+    """Judge a document a robot was sent.
+
+    Args:
+        robot: Who we are.
+        newest, newest_document: The highest generation accepted so far, and its bytes.
+        now_s: UTC [s].
+
+    Raises:
+        ForgedAssignmentError, MisdirectedAssignmentError, ReplayedAssignmentError, ExpiredAssignmentError, BannedPolicyError
+    """
+    assignment = verify(document, key)
+    if assignment.robot != robot:
+        raise MisdirectedAssignmentError(f"an assignment for {assignment.robot!r} was sent to {robot!r}; refused")
+    if assignment.generation < newest or (assignment.generation == newest and document != newest_document):
+        raise ReplayedAssignmentError(
+            f"assignment of generation {assignment.generation}: {newest} was seen already, and it only grows; refused"
+        )
+    if now_s >= assignment.expires_s:
+        raise ExpiredAssignmentError(
+            f"assignment {assignment.generation} expired {now_s - assignment.expires_s:.0f} s ago; keeping what runs"
+        )
+    if assignment.artifact is not None and assignment.artifact.sha256 in assignment.banned:
+        raise BannedPolicyError(
+            f"assignment {assignment.generation} names {assignment.artifact.label}, which it bans itself"
+        )
+    return assignment

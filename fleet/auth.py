@@ -1,0 +1,227 @@
+"""Who may come in: the hub's answer to ZeroMQ's authentication requests (ZAP, RFC 27). Fails closed.
+
+One thread answers; it knows two domains, "fleet" (robots on the allow list) and "admin" (the operator's key). No key, an unknown key, an
+unknown domain, a malformed request or an exception inside: refused. The robot's name becomes the connection's User-Id, so every message
+carries an identity that its sender cannot choose. Removing a key stops new connections at once; live ones are stopped by asking
+`AllowList.admits` for every message.
+"""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+from zmq.utils.monitor import recv_monitor_message
+
+from fleet.errors import SelfTestError
+from fleet.keys import CurvePair, load_allowed
+
+log = logging.getLogger(__name__)
+
+ZAP_ENDPOINT = "inproc://zeromq.zap.01"
+FLEET, ADMIN = "fleet", "admin"
+SELF_TEST_S = 5.0
+_SELF_TEST_ID = "!self-test"  # no robot can be called that
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the hub says to a connection: 200 and an identity, or 400 and why not."""
+
+    status: int
+    text: str
+    user_id: str = ""
+
+
+class AllowList:
+    """The keys that may come in, held in memory and read again when the folder changes. Safe to share between threads."""
+
+    def __init__(self, keys_folder: Path, admin_key: bytes) -> None:
+        self._folder = keys_folder
+        self._admin_key = admin_key
+        self._extra: dict[bytes, str] = {}
+        self._stamp: object = None
+        self._robots: dict[bytes, str] = {}
+        self._names: frozenset[str] = frozenset()
+        self.refused: dict[str, str] = {}
+        self.denied = 0
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read the folder again if it changed. When it cannot be read, nobody is allowed."""
+        stamp = self._fingerprint()
+        if stamp == self._stamp and stamp is not None:
+            return False
+        try:
+            robots, refused = load_allowed(self._folder)
+        except OSError as error:
+            robots, refused = {}, {"allow": str(error)}
+        for name, why in refused.items():
+            if self.refused.get(name) != why:
+                log.warning("allow/%s lets nobody in: %s", name, why)
+        self._robots, self.refused, self._stamp = robots, refused, stamp
+        self._names = frozenset(robots.values())
+        return True
+
+    def admits(self, robot: str) -> bool:
+        """Whether a robot is still allowed; asked for every message."""
+        return robot in self._names
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self._names
+
+    def decide(self, domain: str, mechanism: bytes, key: bytes) -> Decision:
+        """Judge one handshake."""
+        if mechanism != b"CURVE":
+            return self._deny(f"mechanism {mechanism!r}: a CURVE key is required")
+        if domain == ADMIN:
+            return Decision(200, "OK", "admin") if key == self._admin_key else self._deny("not the admin key")
+        if domain == FLEET:
+            name = self._robots.get(key) or self._extra.get(key)
+            return Decision(200, "OK", name) if name else self._deny("this key is not on the allow list")
+        return self._deny(f"unknown domain {domain!r}")
+
+    def with_extra(self, key: bytes, name: str) -> "_Extra":
+        """Allow one more key for the length of a `with` block (the self-test's)."""
+        return _Extra(self._extra, key, name)
+
+    def _deny(self, why: str) -> Decision:
+        self.denied += 1
+        return Decision(400, why)
+
+    def _fingerprint(self) -> object:
+        try:
+            return tuple(
+                sorted((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in (self._folder / "allow").iterdir())
+            )
+        except OSError:
+            return None
+
+
+class _Extra:
+    def __init__(self, table: dict[bytes, str], key: bytes, name: str) -> None:
+        self._table, self._key, self._name = table, key, name
+
+    def __enter__(self) -> None:
+        self._table[self._key] = self._name
+
+    def __exit__(self, *_: object) -> None:
+        self._table.pop(self._key, None)
+
+
+class Authenticator:
+    """The thread that answers ZAP requests of one context. Start it before any socket is bound."""
+
+    def __init__(self, context: zmq.Context, allow: AllowList) -> None:
+        self._allow = allow
+        self._stop = threading.Event()
+        self._socket = context.socket(zmq.REP)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(ZAP_ENDPOINT)
+        self._thread = threading.Thread(target=self._serve, name="fleet-zap", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            if self._socket.poll(50):
+                self._socket.send_multipart(answer(self._allow, self._socket.recv_multipart()))
+        self._socket.close()
+
+
+def answer(allow: AllowList, frames: list[bytes]) -> list[bytes]:
+    """The ZAP reply to a ZAP request. Whatever goes wrong, the reply is a refusal."""
+    request_id = frames[1] if len(frames) > 1 else b""
+    try:
+        if len(frames) < 6 or frames[0] != b"1.0":
+            raise ValueError(f"ZAP request of {len(frames)} frames")
+        _, _, domain, address, _, mechanism, *credentials = frames
+        key = z85.encode(credentials[0]) if mechanism == b"CURVE" and len(credentials) == 1 else b""
+        decision = allow.decide(domain.decode(), mechanism, key)
+        if decision.status != 200:
+            log.info("refused %s: %s", address.decode(errors="replace"), decision.text)
+    except Exception as error:  # the top of a thread: fail closed, and say so
+        log.exception("authentication request failed")
+        decision = Decision(500, f"{type(error).__name__}")
+    return [
+        b"1.0",
+        request_id,
+        str(decision.status).encode(),
+        decision.text.encode()[:255],
+        decision.user_id.encode(),
+        b"",
+    ]
+
+
+def secure_server(socket: zmq.Socket, pair: CurvePair, domain: str) -> None:
+    """Make a socket a CURVE server of a domain; call it before bind."""
+    socket.setsockopt(zmq.CURVE_SERVER, 1)
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, pair.public)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret)
+    socket.setsockopt_string(zmq.ZAP_DOMAIN, domain)
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+
+
+def secure_client(socket: zmq.Socket, pair: CurvePair, server_public: bytes) -> None:
+    """Make a socket a CURVE client; call it before connect."""
+    socket.setsockopt(zmq.CURVE_SERVERKEY, server_public)
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, pair.public)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret)
+
+
+def admitted(context: zmq.Context, endpoint: str, pair: CurvePair | None, server_public: bytes) -> bool | None:
+    """Try the door: whether a handshake with this key succeeds, None when nobody answers."""
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, int(SELF_TEST_S * 1000))
+    if pair is not None:
+        secure_client(socket, pair, server_public)
+    monitor = socket.get_monitor_socket()
+    try:
+        socket.connect(endpoint)
+        until_s = time.monotonic() + SELF_TEST_S
+        while (left_s := until_s - time.monotonic()) > 0:
+            if not monitor.poll(int(left_s * 1000)):
+                return None
+            event = recv_monitor_message(monitor)["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                return True
+            if event in (
+                zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+                zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+                zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+                zmq.EVENT_DISCONNECTED,
+            ):
+                return False
+        return None
+    finally:
+        socket.disable_monitor()
+        monitor.close(0)
+        socket.close(0)
+
+
+def self_test(context: zmq.Context, allow: AllowList, endpoint: str, server: zmq.Socket, server_public: bytes) -> None:
+    """Try the hub's own door before announcing it: nobody without a key, nobody with an unknown key, somebody with a known one.
+
+    Raises:
+        SelfTestError: The door is not a CURVE server, or any of the three went the other way.
+    """
+    if not server.getsockopt(zmq.CURVE_SERVER):
+        raise SelfTestError(f"{endpoint}: the socket is not a CURVE server; it would let anybody in")
+    public, secret = zmq.curve_keypair()
+    pair = CurvePair(public=public, secret=secret)
+    refusals = allow.denied
+    for what, key, expected in (("no key", None, False), ("an unknown key", pair, False)):
+        if admitted(context, endpoint, key, server_public) is not expected:
+            raise SelfTestError(f"{endpoint}: a connection with {what} was not refused; the hub does not start")
+    with allow.with_extra(public, _SELF_TEST_ID):
+        if admitted(context, endpoint, pair, server_public) is not True:
+            raise SelfTestError(f"{endpoint}: a connection with a known key was refused; the hub does not start")
+    allow.denied = refusals

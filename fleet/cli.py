@@ -1,0 +1,289 @@
+"""`flexor fleet ...`: thin functions whose signatures are the command line. Heavy imports are inside."""
+
+from pathlib import Path
+from typing import Literal
+
+HUB = "127.0.0.1:5570"
+
+
+def keys(dir: Path = Path("keys"), robots: str = "", bundle: str = "", out: Path | None = None) -> None:
+    """Make keys for a hub, its operator, and its robots. What is there stays; robots can be added later.
+
+    Example:
+        flexor fleet keys --dir keys --robots left,right
+
+    Args:
+        dir: Key folder. Secrets in it have mode 600.
+        robots: Names, comma-separated.
+        bundle: Also copy what this robot needs, and nothing else, to --out.
+        out: Where the bundle goes.
+    """
+    from datetime import UTC, datetime
+
+    from fleet.catalogue import make_root
+    from fleet.keys import bundle as make_bundle
+    from fleet.keys import load_allowed, make_keys
+
+    made = make_keys(dir, [name.strip() for name in robots.split(",") if name.strip()])
+    make_root(dir, datetime.now(UTC))
+    if bundle:
+        make_bundle(dir, bundle, out or Path(bundle))
+    allowed, refused = load_allowed(dir)
+    print(f"{dir}: {len(made)} files made; robots allowed: {', '.join(sorted(allowed.values())) or 'none'}")
+    for name, why in refused.items():
+        print(f"  {name} lets nobody in: {why}")
+
+
+def hub(
+    dir: Path = Path("hub"),
+    keys: Path = Path("keys"),
+    port: int = 5570,
+    host: str = "127.0.0.1",
+    name: str = "hub",
+    reserve_mb: int = 256,
+) -> None:
+    """Run a hub: it keeps what robots send and tells them what to run. Stop it with Ctrl-C.
+
+    Example:
+        flexor fleet hub --dir hub --keys keys --port 5570
+
+    Args:
+        dir: Its log, catalogue and decisions.
+        keys: Key folder, made with `flexor fleet keys`.
+        port: Control; port+1 is for data, port+2 for the operator (this machine only).
+        host: Address to listen on; 0.0.0.0 for robots on other machines.
+        name: In logs and answers.
+        reserve_mb: Disk space kept free; below it robots keep their experience themselves.
+    """
+    import logging
+
+    from fleet.hub import HubConfig, serve
+    from fleet.processes import follow_parent
+
+    follow_parent()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    serve(HubConfig(folder=dir, keys=keys, port=port, host=host, name=name, reserve_bytes=reserve_mb << 20))
+
+
+def robot(
+    hub: str = HUB,
+    keys: Path = Path("keys"),
+    name: str = "robot",
+    dir: Path | None = None,
+    artifact: str = "",
+    backend: str = "mock",
+    episodes: int = 0,
+    rate: Literal["real", "fast"] = "real",
+    seed: int = 0,
+    explore: bool = True,
+    drain_s: float = 10.0,
+    spool_mb: int = 8192,
+) -> None:
+    """Run one robot of the fleet: policy, uplink, updates. It goes on without the hub and keeps its experience.
+
+    Example:
+        flexor fleet robot --hub 127.0.0.1:5570 --keys keys --name left --artifact hand_reach
+
+    Args:
+        hub: HOST:PORT of the hub; several, comma-separated, are tried in turn.
+        keys: Folder with this robot's secret key, the hub's public key and trust/.
+        name: Which robot; its key must be in --keys.
+        dir: Its spool, slots and downloads; robots/NAME if not given.
+        artifact: What to run at first; later the hub says. May be left out once it has run.
+        backend: pybullet, mujoco or mock: the robot lives in a process of its own.
+        episodes: Stop after this many; 0 goes on until Ctrl-C.
+        rate: real time, or as fast as the engine goes.
+        seed: Of the episodes and the exploration noise.
+        explore: Act with the noise the policy was trained with, so that others can learn from it.
+        drain_s: At the end, how long to wait until the hub has everything.
+        spool_mb: Size at which the oldest experience is dropped (and its loss declared).
+    """
+    import logging
+
+    from fleet.processes import follow_parent
+    from fleet.robot import RobotConfig, serve
+
+    follow_parent()
+    logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s {name}: %(message)s")
+    serve(
+        RobotConfig(
+            hubs=hub,
+            keys=keys,
+            name=name,
+            folder=dir or Path("robots") / name,
+            artifact=artifact,
+            backend=backend,
+            episodes=episodes,
+            paced=rate == "real",
+            seed=seed,
+            explore=explore,
+            drain_s=drain_s,
+            spool_bytes=spool_mb << 20,
+        )
+    )
+
+
+def status(
+    hub: str = HUB,
+    keys: Path = Path("keys"),
+    count: bool = True,
+    json: Path | None = None,
+) -> None:
+    """What robots recorded, what the hub holds, what is lost or doubled, and how a rollout stands.
+
+    Example:
+        flexor fleet status --hub 127.0.0.1:5570 --keys keys --json status.json
+
+    Args:
+        hub: HOST:PORT of a hub on this machine.
+        keys: Key folder with the operator's key.
+        count: Read the whole log and count record by record; without it the hub's cursors are shown.
+        json: Also write the figures here.
+    """
+    from fleet.operator import ask, table
+
+    body = ask(hub, keys, "status", {"count": count}, timeout_s=120.0 if count else 5.0)
+    print(table(body))
+    if json is not None:
+        from robot.report import write_json
+
+        write_json(json, command="fleet status", seed=None, results=body)
+
+
+def deploy(
+    artifact: str,
+    hub: str = HUB,
+    keys: Path = Path("keys"),
+    plan: str = "quick",
+    name: str = "",
+    version: str = "",
+    json: Path | None = None,
+) -> None:
+    """Sign an artifact into the catalogue and roll it out: one robot first, all when its results are no worse.
+
+    Example:
+        flexor fleet deploy models/hand_reach/v2 --hub 127.0.0.1:5570 --keys keys
+
+    Args:
+        artifact: A folder, or the name of a shipped one.
+        hub: HOST:PORT of a hub on this machine.
+        keys: Key folder with the release keys and the operator's.
+        plan: quick (one, then all; few episodes, even odds) or standard (one, 5 %, 25 %, all; with the evidence for it).
+        name: Under which it is published; the folder's name if not given.
+        version: v1, v2...; the folder's if not given.
+        json: Also write the answer here.
+    """
+    from datetime import UTC, datetime
+
+    from fleet.catalogue import Catalogue
+    from fleet.operator import ask
+    from robot.artifacts import find_artifact
+
+    folder = find_artifact(artifact).resolve()
+    catalogue = Path(ask(hub, keys, "where")["catalogue"])
+    name, version = name or folder.parent.name, version or folder.name
+    ref = Catalogue(catalogue, keys).publish(folder, name, version, datetime.now(UTC))
+    body = ask(hub, keys, "deploy", {"name": name, "version": version, "plan": plan})
+    print(f"{ref.label} ({ref.sha256[:12]}) signed; rollout {body['rollout']}: {body['status']}, stage {body['stage']}")
+    if json is not None:
+        from robot.report import write_json
+
+        write_json(json, command="fleet deploy", seed=None, results={**body, "policy_sha256": ref.sha256})
+
+
+def hold(hub: str = HUB, keys: Path = Path("keys"), resume: bool = False) -> None:
+    """Freeze the running rollout: nobody else gets the new policy, nobody loses it.
+
+    Example:
+        flexor fleet hold --hub 127.0.0.1:5570 --keys keys
+
+    Args:
+        hub: HOST:PORT of a hub on this machine.
+        keys: Key folder with the operator's key.
+        resume: Go on instead.
+    """
+    from fleet.operator import ask
+
+    body = ask(hub, keys, "resume" if resume else "hold")
+    print(f"rollout {body['rollout']}: {body['status']}, stage {body['stage']}")
+
+
+def rollback(hub: str = HUB, keys: Path = Path("keys")) -> None:
+    """Take the last rollout back on all robots and ban its policy.
+
+    Example:
+        flexor fleet rollback --hub 127.0.0.1:5570 --keys keys
+
+    Args:
+        hub: HOST:PORT of a hub on this machine.
+        keys: Key folder with the operator's key.
+    """
+    from fleet.operator import ask
+
+    body = ask(hub, keys, "rollback")
+    print(f"rollout {body['rollout']}: {body['status']}; robots go back within seconds of being online")
+
+
+def export(
+    dir: Path = Path("hub"),
+    out: Path = Path("packs"),
+    contract: str = "",
+    json: Path | None = None,
+) -> None:
+    """Seal a hub's experience into packs that a learner reads in place, one per contract. The hub may be running.
+
+    Example:
+        flexor fleet export --dir hub --out packs
+
+    Args:
+        dir: The hub's folder.
+        out: Where the packs go.
+        contract: Only experience of this contract (sha256); all if not given.
+        json: Also write what was made here.
+    """
+    from fleet.packer import pack_log
+
+    packed = pack_log(dir, out, contract_sha256=contract)
+    for path, meta in packed.packs.items():
+        print(
+            f"{path}: {meta.steps} steps of {len(meta.episodes)} episodes by {meta.source.get('robots', '')}, {len(meta.policies)} policies"
+        )
+    if packed.bad_records:
+        print(f"{packed.bad_records} records are no chunks and were left in the log")
+    if json is not None:
+        from robot.report import write_json
+
+        packs = [{"path": str(p), "steps": m.steps, "episodes": len(m.episodes)} for p, m in packed.packs.items()]
+        results = {"packs": packs, "steps": packed.steps, "bad_records": packed.bad_records}
+        write_json(json, command="fleet export", seed=None, results=results)
+
+
+def top(hub: str = HUB, keys: Path = Path("keys"), every_s: float = 1.0, times: int = 0) -> None:
+    """The status, refreshed until Ctrl-C.
+
+    Example:
+        flexor fleet top --hub 127.0.0.1:5570 --keys keys
+
+    Args:
+        hub: HOST:PORT of a hub on this machine.
+        keys: Key folder with the operator's key.
+        every_s: Seconds between looks.
+        times: Stop after this many looks; 0 goes on.
+    """
+    import itertools
+    import sys
+    import time
+
+    from fleet.errors import HubAwayError
+    from fleet.operator import ask, table
+
+    for look in itertools.count(1):
+        try:
+            text = table(ask(hub, keys, "status", {"count": False}))
+        except HubAwayError as error:
+            text = str(error)
+        clear = "\x1b[2J\x1b[H" if sys.stdout.isatty() else ""
+        print(f"{clear}{time.strftime('%H:%M:%S')}\n{text}", flush=True)
+        if look == times:
+            return
+        time.sleep(every_s)

@@ -1,0 +1,215 @@
+"""The director: turns a rollout's state into signed assignments, one per robot, and counts the episodes its verdicts rest on.
+
+What it decided is on disk before any robot hears of it (D/director.json), so a restart neither forgets a rollback nor uses a generation twice.
+Counts are not stored: they are read back from the log's event stream.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fleet.assignment import ArtifactRef, Assignment, sign
+from fleet.disk import Disk
+from fleet.errors import RolloutError
+from fleet.evidence import Counts
+from fleet.index import Key
+from fleet.messages import EpisodeResult
+from fleet.rollout import PLANS, Plan, RobotView, State, View, advance, hold, resume, roll_back, start, wanted
+from robot.errors import UnknownNameError
+
+LIFETIME_S = 30 * 24 * 3600.0
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """director.json.
+
+    Attributes:
+        base: What robots run that are in no rollout; None leaves it to them.
+        marks: Event cursors (robot -> epoch, seq) when the rollout began; later results count.
+        past: Rollouts that are over, newest last.
+    """
+
+    generation: int = 0
+    base: ArtifactRef | None = None
+    rollout: State | None = None
+    marks: dict[str, tuple[int, int]] = {}
+    banned: tuple[str, ...] = ()
+    documents: dict[str, bytes] = {}
+    assignments: dict[str, Assignment] = {}
+    past: tuple[State, ...] = ()
+
+
+class Director:
+    """Deployments of one hub.
+
+    Args:
+        path: director.json.
+        key: The director's signing key.
+    """
+
+    def __init__(self, path: Path, key: Ed25519PrivateKey, *, disk: Disk | None = None) -> None:
+        self._path, self._key, self._disk = path, key, disk or Disk()
+        self.kept = msgspec.json.decode(path.read_bytes(), type=Kept) if path.exists() else Kept()
+        self._cursors: dict[str, tuple[int, int]] = {}
+        self._history: dict[str, Counts] = {}  # policy -> everything
+        self._since: dict[str, dict[str, Counts]] = {}  # robot -> policy -> since the rollout began
+
+    # --- for the gateway ---------------------------------------------------------------------------------------------
+
+    def generation(self, robot: str) -> int:
+        assignment = self.kept.assignments.get(robot)
+        return assignment.generation if assignment else 0
+
+    def document(self, robot: str) -> bytes:
+        return self.kept.documents.get(robot, b"")
+
+    def note(self, key: Key, seq: int, result: EpisodeResult) -> None:
+        """Count one episode, once: the log holds each event once."""
+        robot, epoch, _ = key
+        counts = Counts(
+            episodes=1,
+            successes=int(result.success),
+            falls=result.falls,
+            trips=result.trips,
+            hours=result.seconds / 3600.0,
+            return_sum=result.return_,
+            return_sq_sum=result.return_**2,
+        )
+        sha256 = result.policy_sha256
+        self._cursors[robot] = (epoch, seq)
+        self._history[sha256] = self._history.get(sha256, Counts()) + counts
+        mark = self.kept.marks.get(robot)
+        if mark is None or mark[0] != epoch or seq > mark[1]:
+            policies = self._since.setdefault(robot, {})
+            policies[sha256] = policies.get(sha256, Counts()) + counts
+
+    # --- for the operator --------------------------------------------------------------------------------------------
+
+    def deploy(self, candidate: ArtifactRef, plan_name: str, now_s: float, robots: dict[str, RobotView]) -> State:
+        """Begin a rollout.
+
+        Raises:
+            UnknownNameError: No such plan.
+            RolloutError: One is under way, or the policy is banned.
+        """
+        if plan_name not in PLANS:
+            raise UnknownNameError("plan", plan_name, PLANS)
+        current = self.kept.rollout
+        if current is not None and not current.over:
+            raise RolloutError(
+                f"rollout {current.plan.id} is {current.status}; one at a time: roll it back or let it finish"
+            )
+        if candidate.sha256 in self.kept.banned:
+            raise RolloutError(f"{candidate.label} was rolled back before and is banned; publish a new version")
+        stages, rules = PLANS[plan_name]
+        number = len(self.kept.past) + (2 if current else 1)
+        plan = Plan(
+            id=f"{number}-{candidate.name}-{candidate.version}",
+            candidate=candidate,
+            stages=stages,
+            rules=rules,
+            seed=number,
+        )
+        self._since = {}
+        past = (*self.kept.past, current) if current else self.kept.past
+        self._change(robots, now_s, rollout=start(plan, now_s), marks=dict(self._cursors), past=past)
+        state = self.tick(now_s, robots)
+        assert state is not None
+        return state
+
+    def hold(self, now_s: float, robots: dict[str, RobotView]) -> State:
+        return self._apply(hold, now_s, robots)
+
+    def resume(self, now_s: float, robots: dict[str, RobotView]) -> State:
+        return self._apply(resume, now_s, robots)
+
+    def rollback(self, now_s: float, robots: dict[str, RobotView]) -> State:
+        return self._apply(roll_back, now_s, robots)
+
+    def tick(self, now_s: float, robots: dict[str, RobotView]) -> State | None:
+        """Let the rollout go on; call it about once a second."""
+        state = self.kept.rollout
+        if state is None:
+            return None
+        following = advance(state, self.view(now_s, robots))
+        before, after = (msgspec.structs.replace(s, updated_s=0.0, ran_s=0.0) for s in (state, following))
+        if before != after or self._stale(following, robots):
+            self._change(robots, now_s, rollout=following)
+        else:
+            self.kept = msgspec.structs.replace(self.kept, rollout=following)  # only its clock moved
+        return following
+
+    def view(self, now_s: float, robots: dict[str, RobotView]) -> View:
+        """What the verdict rests on. Without a control group at the same time (a fleet of one), the past of other policies stands in."""
+        state = self.kept.rollout
+        assert state is not None
+        sha256 = state.plan.candidate.sha256
+        candidate, control = Counts(), Counts()
+        for policies in self._since.values():
+            for policy, counts in policies.items():
+                if policy == sha256:
+                    candidate += counts
+                else:
+                    control += counts
+        if control.episodes < 2:
+            control = sum((c for p, c in self._history.items() if p != sha256), Counts())
+        return View(now_s=now_s, robots=robots, candidate=candidate, control=control)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _apply(self, change: Callable[[State], State], now_s: float, robots: dict[str, RobotView]) -> State:
+        state = self.kept.rollout
+        if state is None:
+            raise RolloutError("nothing was deployed yet; do: flexor fleet deploy ARTIFACT")
+        self._change(robots, now_s, rollout=change(state))
+        assert self.kept.rollout is not None
+        return self.kept.rollout
+
+    def _stale(self, state: State, robots: dict[str, RobotView]) -> bool:
+        """Whether a robot has no assignment yet, or not the one it should have."""
+        return any(self._differs(r, self._meant(state, r)) for r in robots)
+
+    def _change(self, robots: dict[str, RobotView], now_s: float, **changes: object) -> None:
+        """Keep a change and sign what follows from it, all in one write."""
+        kept: Kept = msgspec.structs.replace(self.kept, **changes)  # type: ignore[arg-type]
+        state = kept.rollout
+        assert state is not None
+        if state.status == "done":
+            kept = msgspec.structs.replace(kept, base=state.plan.candidate)
+        if state.status == "rolled_back":
+            sha256 = state.plan.candidate.sha256
+            base = kept.base if kept.base is None or kept.base.sha256 != sha256 else None
+            kept = msgspec.structs.replace(kept, banned=tuple(dict.fromkeys((*kept.banned, sha256))), base=base)
+        self.kept = kept
+        generation, assignments, documents = kept.generation, dict(kept.assignments), dict(kept.documents)
+        for robot in sorted({*robots, *assignments}):
+            meant = self._meant(state, robot)
+            if not self._differs(robot, meant):
+                continue
+            generation += 1
+            assignment = msgspec.structs.replace(meant, generation=generation, expires_s=now_s + LIFETIME_S)
+            assignments[robot], documents[robot] = assignment, sign(assignment, self._key)
+        self.kept = msgspec.structs.replace(kept, generation=generation, assignments=assignments, documents=documents)
+        self._disk.write_file(self._path, msgspec.json.encode(self.kept))
+
+    def _meant(self, state: State, robot: str) -> Assignment:
+        """What a robot should run now; generation and expiry are filled in when it is signed."""
+        mine = wanted(state, robot) == "candidate"
+        cohort = "none" if state.over else ("canary" if mine else "control")
+        return Assignment(
+            robot=robot,
+            generation=1,
+            artifact=state.plan.candidate if mine else self.kept.base,
+            rollout=state.plan.id,
+            stage=state.stage_name if mine else "",
+            cohort=cohort,
+            expires_s=0.0,
+            fallback=self.kept.base if mine and self.kept.base != state.plan.candidate else None,
+            banned=self.kept.banned,
+        )
+
+    def _differs(self, robot: str, meant: Assignment) -> bool:
+        old = self.kept.assignments.get(robot)
+        return old is None or msgspec.structs.replace(old, generation=1, expires_s=0.0) != meant

@@ -1,0 +1,97 @@
+"""Everything the fleet does to a disk goes through here, so that tests can make the disk lie, fill up, fail or lose power.
+
+`Disk` is the real one. `fleet_faults` in the tests wraps it. Order for a new or replaced file: write, sync the file, rename, sync the folder.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+
+class Disk:
+    """The real disk."""
+
+    def open_append(self, path: Path) -> "AppendFile":
+        """Open a file for appending, making it if needed."""
+        return AppendFile(path)
+
+    def write_file(self, path: Path, data: bytes, *, mode: int = 0o644) -> None:
+        """Make or replace a file so that after a power cut it is either the old or the new one, never half of it."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                self.sync(file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        self.rename(temporary, path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename within a folder, and make it last."""
+        os.replace(source, target)
+        self.sync_folder(target.parent)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file. Not synced: a file that comes back after a power cut is recognised by its numbers."""
+        path.unlink(missing_ok=True)
+
+    def sync(self, file: IO[bytes]) -> None:
+        os.fsync(file.fileno())
+
+    def sync_folder(self, folder: Path) -> None:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def free_bytes(self, folder: Path) -> int:
+        """Space an ordinary user may still take."""
+        stat = os.statvfs(folder)
+        return stat.f_bavail * stat.f_frsize
+
+
+class AppendFile:
+    """A file that only grows. A failed append leaves no part of it behind; a failed sync is for the caller to take seriously."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.size = os.fstat(self._fd).st_size
+
+    def append(self, parts: Sequence[bytes]) -> None:
+        """Write at the end.
+
+        Raises:
+            OSError: Nothing of it was kept.
+        """
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        start, view = self.size, memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(self._fd, view, self.size)
+                self.size += written
+                view = view[written:]
+        except OSError:
+            self.size = start
+            os.ftruncate(self._fd, start)
+            raise
+
+    def sync(self) -> None:
+        """Wait until the data is on the disk. After an error the file must not be trusted: the kernel may have dropped the pages."""
+        os.fdatasync(self._fd)
+
+    def cut(self, size: int) -> None:
+        """Drop everything behind `size`."""
+        os.ftruncate(self._fd, size)
+        self.size = size
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

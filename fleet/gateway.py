@@ -1,0 +1,321 @@
+"""The hub's side of the protocol: what to answer to what. No sockets, no threads, no clock: frames and the time come in, frames go out.
+
+Every message is checked against the allow list and against the session its routing id is bound to. Nothing here raises for what a robot sent;
+bad input gets an `Err`, a counter, and is forgotten.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from fleet.errors import VersionError, WireError
+from fleet.index import Key, Mark, Verdict
+from fleet.messages import (
+    Ack,
+    Audit,
+    Bye,
+    EpisodeResult,
+    Err,
+    Get,
+    Heartbeat,
+    HeartbeatOk,
+    Hello,
+    Message,
+    Nack,
+    Piece,
+    Put,
+    Schema,
+    Welcome,
+)
+from fleet.roster import Roster, Session
+from fleet.store import Group, Store
+from fleet.wire import EVENTS, STREAMS, TOMBSTONE, Received, decode, encode
+
+HEARTBEAT_S = 1.0
+MIN_CREDIT_BYTES, MAX_CREDIT_BYTES = 256 << 10, 4 << 20
+CREDIT_BUDGET_BYTES = 512 << 20  # of all robots together: what may wait in memory for the disk
+
+Reply = tuple[bytes, list[bytes]]  # routing id, frames
+
+
+class Deployments(Protocol):
+    """What the gateway needs of the director."""
+
+    def generation(self, robot: str) -> int:
+        """Of the assignment in force, 0 for none."""
+        ...
+
+    def document(self, robot: str) -> bytes:
+        """The signed assignment, b"" for none."""
+        ...
+
+    def note(self, key: Key, seq: int, result: EpisodeResult) -> None:
+        """An episode's result is on the disk."""
+        ...
+
+
+class Files(Protocol):
+    """What the gateway needs of the catalogue."""
+
+    def piece(self, path: str, offset: int, size: int) -> tuple[int, bytes]:
+        """Size of a file (-1: no such file) and a piece of it."""
+        ...
+
+
+class Gateway:
+    """All that a hub says to robots.
+
+    Args:
+        hub: Its name.
+        admits: Whether a robot's key is still allowed.
+        store: Where records go.
+        deployments, files: Director and catalogue.
+    """
+
+    def __init__(
+        self, hub: str, admits: Callable[[str], bool], store: Store, deployments: Deployments, files: Files
+    ) -> None:
+        self._hub, self._admits, self._store = hub, admits, store
+        self._deployments, self._files = deployments, files
+        self.roster = Roster()
+        self.group = Group()  # fills while the one before it is on its way to the disk
+        self.counters: Counter[str] = Counter()
+        self._results: list[tuple[Key, int, EpisodeResult]] = []  # of the group being filled
+        self._waiting_results: list[tuple[Key, int, EpisodeResult]] = []  # of the group under way
+        self._index = store.index
+
+    # --- from robots -------------------------------------------------------------------------------------------------
+
+    def receive(self, routing_id: bytes, user_id: str, frames: list[bytes], now_s: float) -> list[Reply]:
+        """Answer one message."""
+        if not self._admits(user_id):
+            self.counters["revoked"] += 1
+            self.roster.drop(user_id)
+            return [self._err(routing_id, "revoked", "this key is no longer allowed")]
+        try:
+            received = decode(frames)
+        except VersionError as error:
+            self.counters["version"] += 1
+            return [self._err(routing_id, "version", str(error))]
+        except WireError as error:
+            self.counters["malformed"] += 1
+            return [self._err(routing_id, "malformed", f"{type(error).__name__}: {error}")]
+        self.roster.seen(user_id, now_s)
+        message = received.message
+        if isinstance(message, Hello):
+            return self._hello(routing_id, user_id, message, now_s)
+        if isinstance(message, Get):
+            return [self._get(routing_id, message)]
+        session = self.roster.sessions.get(routing_id)
+        if session is None:
+            return [self._err(routing_id, "session", "say HELLO first")]
+        if session.robot != user_id:
+            self.counters["identity"] += 1
+            return [self._err(routing_id, "identity", "this session belongs to another robot")]
+        if isinstance(message, Put):
+            return self._put(session, received)
+        if isinstance(message, Heartbeat):
+            return self._heartbeat(session, message)
+        if isinstance(message, Audit):
+            self._audited(session, message)
+            return []
+        if isinstance(message, Schema):
+            self._store.add_contract(message.text)
+            return []
+        if isinstance(message, Bye):
+            self.roster.bye(session)
+            return []
+        self.counters["malformed"] += 1
+        return [self._err(routing_id, "malformed", f"a robot does not send {type(message).__name__}")]
+
+    def _hello(self, routing_id: bytes, robot: str, hello: Hello, now_s: float) -> list[Reply]:
+        if hello.robot != robot or len(routing_id) != 16 or routing_id[0] == 0:
+            self.counters["identity"] += 1
+            return [self._err(routing_id, "identity", f"the key is of {robot!r}, the message of {hello.robot!r}")]
+        bound = self.roster.sessions.get(routing_id)
+        if bound is not None and bound.robot != robot:
+            self.counters["identity"] += 1
+            return [self._err(routing_id, "identity", "this session belongs to another robot")]
+        session, replaced = self.roster.hello(routing_id, robot, hello, now_s)
+        held = self._store.contracts() if hello.contracts else set()
+        welcome = Welcome(
+            hub=self._hub,
+            epoch=hello.epoch,
+            cursors=self._index.cursors(robot, hello.epoch),
+            digests=self._index.digests(robot, hello.epoch),
+            credit_bytes=self.credit_bytes,
+            heartbeat_s=HEARTBEAT_S,
+            unknown_contracts=tuple(c for c in hello.contracts if c not in held),
+        )
+        replies = [self._to(session.routing_id, welcome)]
+        if replaced is not None:
+            self.counters["replaced"] += 1
+            replies.append(self._err(replaced, "replaced", "the same key said hello from elsewhere"))
+        return replies
+
+    def _put(self, session: Session, received: Received) -> list[Reply]:
+        envelope, payload = received.envelope, received.payload
+        if envelope.epoch != session.epoch:
+            return [self._err(session.routing_id, "session", "another epoch than in HELLO")]
+        if envelope.stream not in STREAMS.values() or envelope.seq == 0:
+            self.counters["malformed"] += 1
+            return [self._err(session.routing_id, "malformed", f"stream {envelope.stream} seq {envelope.seq}")]
+        key: Key = (session.robot, session.epoch, envelope.stream)
+        if self._store.full:
+            self.counters["nospace"] += 1
+            return [self._nack(session, key, "nospace", committed=True)]
+        verdict = self._index.judge(key, envelope.seq, envelope.flags, payload, envelope.crc)
+        if verdict is Verdict.NEW:
+            line = self._index.lines.get(key)
+            before = line.accepted if line else Mark()
+            after = self._index.accept(key, envelope.seq, envelope.flags, payload, envelope.crc, envelope.items)
+            self.group.add(
+                key,
+                envelope.seq,
+                envelope.flags,
+                payload,
+                envelope.crc,
+                envelope.t_ns,
+                envelope.items & 0xFFFF,
+                before,
+                after,
+            )
+            self.group.sessions[session.routing_id] = self.group.sessions.get(session.routing_id, 0) + len(payload)
+            session.nacked.pop(envelope.stream, None)
+            self._keep_result(key, envelope.seq, envelope.flags, payload)
+            return []
+        if verdict is Verdict.DUPLICATE:
+            session.ack_due = True
+            return []
+        if verdict is Verdict.CONFLICT:
+            self._store.quarantine(key, envelope.seq, payload, envelope.crc, "another record is held under this number")
+            return [self._nack(session, key, "conflict", committed=False, seq=envelope.seq)]
+        if verdict is Verdict.MALFORMED:
+            self.counters["malformed"] += 1
+            return [self._err(session.routing_id, "malformed", "a tombstone that contradicts itself")]
+        line = self._index.lines.get(key)
+        cursor = line.accepted.seq if line else 0
+        if session.nacked.get(envelope.stream) == cursor:
+            return []
+        session.nacked[envelope.stream] = cursor
+        return [self._nack(session, key, "gap", committed=False)]
+
+    def _heartbeat(self, session: Session, heartbeat: Heartbeat) -> list[Reply]:
+        member = self.roster.heartbeat(session, heartbeat)
+        cursors = self._index.cursors(session.robot, session.epoch)
+        generation = self._deployments.generation(session.robot)
+        document = self._deployments.document(session.robot) if generation > heartbeat.generation else b""
+        replies = [
+            self._to(
+                session.routing_id,
+                HeartbeatOk(
+                    generation=generation, assignment=document, cursors=cursors, credit_bytes=self.credit_bytes
+                ),
+            )
+        ]
+        for stream, cursor in cursors.items():
+            key = (session.robot, session.epoch, stream)
+            if member.audited.get(key, (0, True))[0] < cursor:
+                digest = self._index.lines[key].committed.digest
+                member.asked[key] = (cursor, digest)
+                audit = Audit(stream=stream, epoch=session.epoch, seq=cursor, digest=digest)
+                replies.append(self._to(session.routing_id, audit))
+        return replies
+
+    def _audited(self, session: Session, audit: Audit) -> None:
+        key = (session.robot, session.epoch, audit.stream)
+        member = self.roster.member(session.robot)
+        asked = member.asked.get(key)
+        if asked is None or audit.epoch != session.epoch or audit.seq != asked[0] or not audit.digest:
+            return  # an answer to an older question, or the robot cannot know any more
+        same = audit.digest == asked[1]
+        if not same:
+            self.counters["audit_mismatch"] += 1
+        member.audited[key] = (audit.seq, same and member.audited.get(key, (0, True))[1])
+
+    def _get(self, routing_id: bytes, get: Get) -> Reply:
+        total, data = self._files.piece(get.path, get.offset, get.size)
+        piece = Piece(path=get.path, offset=get.offset, total=total, ticket=get.ticket)
+        return routing_id, encode(piece, payload=data)
+
+    # --- from the disk -----------------------------------------------------------------------------------------------
+
+    def take_group(self) -> Group | None:
+        """Hand over what is to be written, None when there is nothing."""
+        if not self.group.parts:
+            return None
+        group, self.group = self.group, Group()
+        self._waiting_results, self._results = self._results, []
+        return group
+
+    def committed(self, group: Group) -> None:
+        """A group is on the disk: acknowledge it (see `flush`)."""
+        self._index.commit(group.marks)
+        for key, seq, result in self._waiting_results:
+            self._deployments.note(key, seq, result)
+        self._waiting_results = []
+        for routing_id in group.sessions:
+            if (session := self.roster.sessions.get(routing_id)) is not None:
+                session.ack_due = True
+
+    def aborted(self) -> list[Reply]:
+        """The disk was full: forget the group under way and the one being filled; robots go back to what is on the disk."""
+        self._index.abort()
+        self.group, self._results, self._waiting_results = Group(), [], []
+        self.counters["aborted_groups"] += 1
+        return [
+            self._nack(session, (session.robot, session.epoch, stream), "nospace", committed=True)
+            for session in self.roster.sessions.values()
+            for stream in self._index.cursors(session.robot, session.epoch)
+        ]
+
+    def flush(self) -> list[Reply]:
+        """Acknowledgements that are due."""
+        replies = []
+        for session in self.roster.sessions.values():
+            if session.ack_due:
+                session.ack_due = False
+                cursors = self._index.cursors(session.robot, session.epoch)
+                ack = Ack(epoch=session.epoch, cursors=cursors, credit_bytes=self.credit_bytes)
+                replies.append(self._to(session.routing_id, ack))
+        return replies
+
+    @property
+    def credit_bytes(self) -> int:
+        """What one robot may have under way: a fair share of the budget."""
+        share = CREDIT_BUDGET_BYTES // max(1, len(self.roster.sessions))
+        return min(MAX_CREDIT_BYTES, max(MIN_CREDIT_BYTES, share))
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _keep_result(self, key: Key, seq: int, flags: int, payload: bytes) -> None:
+        if key[2] == EVENTS and not flags & TOMBSTONE:
+            result = read_result(payload)
+            if result is not None:
+                self._results.append((key, seq, result))
+
+    def _nack(self, session: Session, key: Key, why: str, *, committed: bool, seq: int = 0) -> Reply:
+        line = self._index.lines.get(key)
+        cursor = (line.committed if committed else line.accepted).seq if line else 0
+        self.counters[f"nack_{why}"] += 1
+        return self._to(
+            session.routing_id,
+            Nack(epoch=session.epoch, stream=key[2], cursor=cursor, why=why, seq=seq),  # type: ignore[arg-type]
+        )
+
+    @staticmethod
+    def _to(routing_id: bytes, message: Message) -> Reply:
+        return routing_id, encode(message)
+
+    def _err(self, routing_id: bytes, code: str, detail: str) -> Reply:
+        return routing_id, encode(Err(code=code, detail=detail[:500]))  # type: ignore[arg-type]
+
+
+def read_result(payload: bytes) -> EpisodeResult | None:
+    """The episode result in an event record, None where it is another event."""
+    try:
+        return msgspec.msgpack.decode(payload, type=EpisodeResult)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

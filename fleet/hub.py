@@ -1,0 +1,335 @@
+"""The hub: one process that robots dial. It keeps what they send, tells them what to run, and answers its operator.
+
+    P     control: HELLO, heartbeats, assignments, audits          CURVE, domain "fleet"
+    P+1   bulk: records and acknowledgements, catalogue files      CURVE, domain "fleet"
+    P+2   operator: status, deploy, hold, rollback                 CURVE, domain "admin", loopback always
+
+One loop, one commit thread, one authentication thread. It announces itself only after it has tried its own door. SIGTERM and SIGINT finish the
+group under way, acknowledge it, and leave.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from fleet.auth import ADMIN, FLEET, AllowList, Authenticator, self_test
+from fleet.catalogue import Catalogue, make_root
+from fleet.committer import Committer
+from fleet.director import Director
+from fleet.disk import Disk
+from fleet.errors import FleetError, StoreFullError, WireError
+from fleet.gateway import Gateway, Reply, read_result
+from fleet.index import Key
+from fleet.keys import load_pair, load_public, load_signing_key
+from fleet.messages import Answer, Ask
+from fleet.sockets import ADMIN_OFFSET, BULK_OFFSET, listen
+from fleet.status import Count, robot_views, status
+from fleet.store import RESERVE_BYTES, Store, audit, read_log
+from fleet.wire import EVENTS, decode, encode
+from robot.errors import FlexorError, UnknownNameError
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+RESIGN_CHECK_S = 600.0  # how often the catalogue's expiry is looked at
+BURST = 256  # messages taken from one socket before the others get their turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubConfig:
+    """How a hub is started.
+
+    Attributes:
+        folder: Its log, catalogue and decisions.
+        keys: Key folder, with the hub's, the director's and the online catalogue keys.
+        port: Control; the two after it are used too.
+        host: Address to listen on. Loopback unless robots are on other machines.
+    """
+
+    folder: Path
+    keys: Path
+    port: int = 5570
+    host: str = "127.0.0.1"
+    name: str = "hub"
+    segment_bytes: int = 128 << 20
+    reserve_bytes: int = RESERVE_BYTES
+
+
+class Hub:
+    """An open hub; `run` serves until told to stop.
+
+    Raises:
+        PortInUseError, StoreBusyError, LooseSecretError, KeyFileError, SelfTestError: It does not start, and says why.
+    """
+
+    def __init__(self, config: HubConfig, *, disk: Disk | None = None) -> None:
+        self.config = config
+        pair = load_pair(config.keys / "hub.key_secret")
+        self._allow = AllowList(config.keys, load_public(config.keys / "admin.key"))
+        director_key = load_signing_key(config.keys, "director")
+        config.folder.mkdir(parents=True, exist_ok=True)
+        self._context = zmq.Context(io_threads=2)
+        self._authenticator = Authenticator(self._context, self._allow)
+        self._sockets: list[zmq.Socket] = []
+        self._next_resign_s = 0.0
+        self._store: Store | None = None
+        self._committer: Committer | None = None
+        self._counts: list[tuple[bytes, Count | str]] = []  # made by helper threads: the log counted, or why not
+        try:
+            self._control = self._listen(pair, FLEET, config.host, config.port, "control")
+            self._bulk = self._listen(pair, FLEET, config.host, config.port + BULK_OFFSET, "bulk")
+            self._admin = self._listen(pair, ADMIN, "127.0.0.1", config.port + ADMIN_OFFSET, "admin")
+            door = "127.0.0.1" if config.host in ("0.0.0.0", "*") else config.host
+            for socket, port in ((self._control, config.port), (self._bulk, config.port + BULK_OFFSET)):
+                self_test(self._context, self._allow, f"tcp://{door}:{port}", socket, pair.public)
+            self.store = self._store = Store(
+                config.folder,
+                hub=config.name,
+                disk=disk,
+                segment_bytes=config.segment_bytes,
+                reserve_bytes=config.reserve_bytes,
+            )
+            self.director = Director(config.folder / "director.json", director_key, disk=disk)
+            for record, payload in read_log(config.folder, {EVENTS}):
+                result = None if record.tombstone else read_result(payload)
+                if result is not None:
+                    self.director.note(record.key, record.seq, result)
+            make_root(config.keys, datetime.now(UTC))
+            self.catalogue = Catalogue(config.folder / "catalogue", config.keys)
+            self.gateway = Gateway(config.name, self._allow.admits, self.store, self.director, self.catalogue)
+            self._committer = Committer(self.store)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """Serve until `stopped()`; what was accepted until then is written and acknowledged.
+
+        Raises:
+            StoreSuspectError: The disk refused a sync. Start the hub again.
+        """
+        assert self._committer is not None
+        poller = zmq.Poller()
+        for socket in self._sockets:
+            poller.register(socket, zmq.POLLIN)
+        poller.register(self._committer.wake, zmq.POLLIN)
+        next_tick_s = 0.0
+        while not stopped():
+            ready = dict(poller.poll(100))
+            now_s = time.monotonic()
+            if self._committer.wake.fileno() in ready or self._committer.wake in ready:
+                self._committer.drain_wake()
+            self._settle()
+            for socket in (self._control, self._bulk):
+                if socket in ready:
+                    self._serve(socket, now_s)
+            if self._admin in ready:
+                self._serve_admin(now_s)
+            while self._counts:
+                self._send_count(*self._counts.pop(), now_s)
+            self._submit()
+            self._send_all(self._bulk, self.gateway.flush())
+            if now_s >= next_tick_s:
+                next_tick_s = now_s + TICK_S
+                self._tick(now_s)
+        self._finish()
+
+    def close(self) -> None:
+        """Let go of everything. Safe to call twice."""
+        if self._committer is not None:
+            self._committer.close()
+            self._committer = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        for socket in self._sockets:
+            socket.close(0)
+        self._sockets = []
+        if not self._context.closed:
+            self._authenticator.close()
+            self._context.destroy(0)
+
+    # --- the loop's parts --------------------------------------------------------------------------------------------
+
+    def _listen(self, pair: Any, domain: str, host: str, port: int, what: str) -> zmq.Socket:
+        socket = listen(self._context, pair, domain, host, port, what)
+        self._sockets.append(socket)
+        return socket
+
+    def _serve(self, socket: zmq.Socket, now_s: float) -> None:
+        for _ in range(BURST):
+            try:
+                frames: list[zmq.Frame] = socket.recv_multipart(zmq.NOBLOCK, copy=False)  # type: ignore[assignment]
+            except zmq.Again:
+                return
+            try:
+                user_id = str(frames[-1].get("User-Id"))
+            except (zmq.ZMQError, UnicodeDecodeError):
+                self.gateway.counters["no_identity"] += 1
+                continue
+            routing_id, *rest = [frame.bytes for frame in frames]
+            self._send_all(socket, self.gateway.receive(routing_id, user_id, rest, now_s))
+
+    def _submit(self) -> None:
+        assert self._committer is not None
+        if not self._committer.busy:
+            group = self.gateway.take_group()
+            if group is not None:
+                self._committer.submit(group)
+
+    def _settle(self) -> None:
+        assert self._committer is not None
+        outcome = self._committer.outcome()
+        if outcome is None:
+            return
+        if outcome.error is None:
+            self.gateway.committed(outcome.group)
+        elif isinstance(outcome.error, StoreFullError):
+            log.warning("%s", outcome.error)
+            self._send_all(self._bulk, self.gateway.aborted())
+        else:
+            raise outcome.error
+
+    def _tick(self, now_s: float) -> None:
+        if self._allow.refresh():
+            for robot in [r for r in self.gateway.roster.members if not self._allow.admits(r)]:
+                self.gateway.roster.drop(robot)
+        self.director.tick(time.time(), self._views(now_s))
+        if now_s >= self._next_resign_s:
+            self._next_resign_s = now_s + RESIGN_CHECK_S
+            try:
+                self.catalogue.refresh(datetime.now(UTC))
+            except (FlexorError, OSError) as error:
+                log.warning("the catalogue was not signed again: %s", error)
+
+    def _finish(self) -> None:
+        """Write and acknowledge what was accepted."""
+        assert self._committer is not None
+        for _ in range(2):  # the group under way, and the one that filled meanwhile
+            while self._committer.busy:
+                self._settle()
+                time.sleep(0.001)
+            self._submit()
+        while self._committer.busy:
+            self._settle()
+            time.sleep(0.001)
+        self._send_all(self._bulk, self.gateway.flush())
+        for socket in self._sockets:
+            socket.close(200)  # a fifth of a second for the last acknowledgements
+        self._sockets = []
+
+    def _send_all(self, socket: zmq.Socket, replies: list[Reply]) -> None:
+        for reply in replies:
+            self._send(socket, reply)
+
+    def _send(self, socket: zmq.Socket, reply: Reply) -> None:
+        try:
+            socket.send_multipart([reply[0], *reply[1]], zmq.NOBLOCK)
+        except zmq.ZMQError:  # it is gone, or does not read: heartbeats repeat what matters
+            self.gateway.counters["unsent"] += 1
+
+    def _views(self, now_s: float) -> dict:
+        return robot_views(self.gateway, self._allow.names, now_s)
+
+    # --- the operator ------------------------------------------------------------------------------------------------
+
+    def _serve_admin(self, now_s: float) -> None:
+        try:
+            routing_id, *frames = self._admin.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        try:
+            message = decode(frames).message
+        except WireError as error:
+            self._send(self._admin, (routing_id, encode(Answer(ok=False, error=str(error)))))
+            return
+        if not isinstance(message, Ask):
+            self._send(self._admin, (routing_id, encode(Answer(ok=False, error="only ASK is spoken here"))))
+            return
+        if message.command == "status" and message.arguments.get("count"):
+            floor = {key: line.committed.seq for key, line in self.store.index.lines.items()}
+            threading.Thread(target=self._count, args=(routing_id, floor), daemon=True).start()
+            return
+        self._send(self._admin, (routing_id, encode(self._answer(message, now_s))))
+
+    def _count(self, routing_id: bytes, floor: dict[Key, int]) -> None:
+        """Read the whole log, apart from the loop."""
+        try:
+            lines = {(x.robot, x.epoch, x.stream): x for x in audit(self.config.folder)}
+            self._counts.append((routing_id, Count(lines=lines, floor=floor)))
+        except Exception as error:  # top of a thread: the operator is told
+            self._counts.append((routing_id, f"{type(error).__name__}: {error}"))
+        if self._committer is not None:
+            self._committer.nudge()
+
+    def _send_count(self, routing_id: bytes, count: Count | str, now_s: float) -> None:
+        failed = isinstance(count, str)
+        answer = Answer(ok=False, error=count) if failed else Answer(ok=True, body=self._status(now_s, count))
+        self._send(self._admin, (routing_id, encode(answer)))
+
+    def _answer(self, ask: Ask, now_s: float) -> Answer:
+        commands: dict[str, Callable[[], dict[str, Any]]] = {
+            "status": lambda: self._status(now_s, None),
+            "where": lambda: {"catalogue": str((self.config.folder / "catalogue").resolve())},
+            "deploy": lambda: self._deploy(ask.arguments, now_s),
+            "hold": lambda: _told(self.director.hold(time.time(), self._views(now_s))),
+            "resume": lambda: _told(self.director.resume(time.time(), self._views(now_s))),
+            "rollback": lambda: _told(self.director.rollback(time.time(), self._views(now_s))),
+        }
+        try:
+            if ask.command not in commands:
+                raise UnknownNameError("command", ask.command, commands)
+            return Answer(ok=True, body=commands[ask.command]())
+        except FlexorError as error:
+            return Answer(ok=False, error=str(error)[:4000])
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            return Answer(ok=False, error=f"{ask.command}: {type(error).__name__}: {error}"[:4000])
+
+    def _deploy(self, arguments: dict[str, Any], now_s: float) -> dict[str, Any]:
+        ref = self.catalogue.find(str(arguments["name"]), str(arguments["version"]))
+        plan = str(arguments.get("plan", "quick"))
+        return _told(self.director.deploy(ref, plan, time.time(), self._views(now_s)))
+
+    def _status(self, now_s: float, count: Count | None) -> dict[str, Any]:
+        body = status(self.gateway, self.store.index, self.director, self._allow.names, now_s, count)
+        return {"hub": self.config.name, "refused_keys": self._allow.denied, **body}
+
+
+def _told(state: Any) -> dict[str, Any]:
+    return {"rollout": state.plan.id, "status": state.status, "stage": state.stage_name, "reason": state.reason}
+
+
+def serve(config: HubConfig) -> None:
+    """The whole life of a hub process.
+
+    Raises:
+        FleetError: It could not start, or the disk failed.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    hub = Hub(config)
+    try:
+        lines = len(hub.store.index.lines)
+        print(
+            f"hub {config.name} ready on {config.host}, ports {config.port} (control), {config.port + BULK_OFFSET} (bulk), "
+            f"{config.port + ADMIN_OFFSET} (operator, this machine only); {lines} streams in the log",
+            flush=True,
+        )
+        if config.host in ("0.0.0.0", "*"):
+            log.warning("listening on every address; robots need a key, but do you want that?")
+        hub.run(stop.is_set)
+    finally:
+        hub.close()
+    print(f"hub {config.name} stopped; everything acknowledged is on the disk", flush=True)
+
+
+__all__ = ["FleetError", "Hub", "HubConfig", "serve"]

@@ -1,0 +1,172 @@
+"""What the hub knows of every stream it holds: cursors, digests, counts. Pure; the log's files are in `fleet.store`.
+
+One integer per (robot, epoch, stream) decides everything: number cursor+1 is new, up to the cursor is a duplicate, behind it a gap. A line
+has two marks: `accepted` (handed to the disk) and `committed` (on the disk); only the second is ever told to a robot.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+import msgspec
+
+from fleet.messages import Tombstone
+from fleet.segment import KeyRange, roll
+from fleet.wire import TOMBSTONE
+
+Key = tuple[str, int, int]  # robot, epoch, stream
+RECENT = 256  # checksums kept per line to tell a resent record from another one under the same number
+
+
+class Verdict(Enum):
+    """What is to be done with a record."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    GAP = "gap"
+    CONFLICT = "conflict"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """State of a line after a record.
+
+    Attributes:
+        seq: Cursor.
+        digest: Rolling digest at the cursor.
+        records: Records held (tombstones not counted).
+        lost: Records declared lost.
+        payload_bytes: Of the records held.
+        items, lost_items: Things (control steps) in the records held, and in those declared lost.
+    """
+
+    seq: int = 0
+    digest: bytes = b""
+    records: int = 0
+    lost: int = 0
+    payload_bytes: int = 0
+    items: int = 0
+    lost_items: int = 0
+
+
+@dataclass(slots=True)
+class Line:
+    """One (robot, epoch, stream)."""
+
+    accepted: Mark = field(default_factory=Mark)
+    committed: Mark = field(default_factory=Mark)
+    recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT))
+
+
+class Index:
+    """All lines of a hub, and the counters of what went wrong."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Key, Line] = {}
+        self.duplicates = 0  # resent records that were not stored again
+        self.gaps = 0
+        self.conflicts = 0
+        self.doubled = 0  # records found twice in the log: must stay 0
+        self.damaged = 0  # records in the log whose bytes are bad
+        self.digest_breaks = 0  # tombstones whose digest does not continue ours
+
+    def cursors(self, robot: str, epoch: int) -> dict[int, int]:
+        """What of a robot's epoch is on disk, per stream."""
+        return {s: line.committed.seq for (r, e, s), line in self.lines.items() if (r, e) == (robot, epoch)}
+
+    def digests(self, robot: str, epoch: int) -> dict[int, bytes]:
+        """Rolling digests at those cursors."""
+        return {s: line.committed.digest for (r, e, s), line in self.lines.items() if (r, e) == (robot, epoch)}
+
+    def judge(self, key: Key, seq: int, flags: int, payload: bytes, crc: int) -> Verdict:
+        """What to do with a record; `accept` it if NEW. A tombstone covers a range, and may begin below the cursor."""
+        line = self.lines.get(key)
+        cursor = line.accepted.seq if line else 0
+        first = seq
+        if flags & TOMBSTONE:
+            try:
+                stone = msgspec.msgpack.decode(payload, type=Tombstone)
+            except msgspec.MsgspecError:
+                return Verdict.MALFORMED
+            if stone.last != seq or not 0 < stone.first <= stone.last:
+                return Verdict.MALFORMED
+            first = stone.first
+        if seq <= cursor:
+            known = next((c for s, c in (line.recent if line else ()) if s == seq), crc)
+            if known != crc and not flags & TOMBSTONE:
+                self.conflicts += 1
+                return Verdict.CONFLICT
+            self.duplicates += 1
+            return Verdict.DUPLICATE
+        if first > cursor + 1:
+            self.gaps += 1
+            return Verdict.GAP
+        return Verdict.NEW
+
+    def accept(self, key: Key, seq: int, flags: int, payload: bytes, crc: int, items: int) -> Mark:
+        """Move a line's accepted mark behind a record that was judged NEW."""
+        line = self.lines.setdefault(key, Line())
+        line.accepted = self._after(line.accepted, seq, flags, payload, crc, items)
+        line.recent.append((seq, crc))
+        return line.accepted
+
+    def commit(self, marks: dict[Key, Mark]) -> None:
+        """These are on the disk now."""
+        for key, mark in marks.items():
+            self.lines[key].committed = mark
+
+    def abort(self) -> None:
+        """Forget everything that is not on the disk: robots will send it again."""
+        for line in self.lines.values():
+            line.accepted = line.committed
+            line.recent = deque((r for r in line.recent if r[0] <= line.committed.seq), maxlen=RECENT)
+
+    def replay(self, key: Key, seq: int, flags: int, payload: bytes, crc: int, items: int) -> None:
+        """A record read back from the log."""
+        line = self.lines.setdefault(key, Line())
+        if seq <= line.accepted.seq:
+            self.doubled += 1
+            return
+        self.accept(key, seq, flags, payload, crc, items)
+        line.committed = line.accepted
+
+    def restore(self, ranges: Iterable[KeyRange]) -> None:
+        """What a sealed segment's foot says."""
+        for r in ranges:
+            line = self.lines.setdefault((r.robot, r.epoch, r.stream), Line())
+            old = line.committed
+            line.accepted = line.committed = Mark(
+                seq=r.last,
+                digest=r.digest,
+                records=old.records + r.records,
+                lost=old.lost + r.lost,
+                payload_bytes=old.payload_bytes + r.payload_bytes,
+                items=old.items + r.items,
+                lost_items=old.lost_items + r.lost_items,
+            )
+            line.recent.append((r.last, r.last_crc))
+
+    def _after(self, mark: Mark, seq: int, flags: int, payload: bytes, crc: int, items: int) -> Mark:
+        if not flags & TOMBSTONE:
+            return Mark(
+                seq,
+                roll(mark.digest, seq, crc),
+                mark.records + 1,
+                mark.lost,
+                mark.payload_bytes + len(payload),
+                mark.items + items,
+                mark.lost_items,
+            )
+        stone = msgspec.msgpack.decode(payload, type=Tombstone)
+        if stone.first == mark.seq + 1 and stone.digest_before != mark.digest:
+            self.digest_breaks += 1
+        lost, covered = seq - mark.seq, seq - stone.first + 1
+        return replace(
+            mark,
+            seq=seq,
+            digest=stone.digest_after,
+            lost=mark.lost + lost,
+            lost_items=mark.lost_items + stone.items * lost // covered,
+        )

@@ -1,0 +1,248 @@
+"""A deployment as a pure state machine: one robot, then more, then all; back as soon as it is worse. Time and observations are passed in.
+
+Only robots that run the candidate count. A stage that is short of them pauses and never promotes. Robots are chosen once per stage, in an
+order that depends on the rollout and the robot's name only, and stay chosen. `advance` gives the next state, `wanted` what each robot should run.
+"""
+
+import hashlib
+import math
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from fleet.assignment import ArtifactRef
+from fleet.errors import RolloutError
+from fleet.evidence import Counts, Rules, judge
+
+Status = Literal["running", "paused", "held", "done", "rolled_back"]
+OVER = ("done", "rolled_back")
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """How many robots, and what must be known before the next stage.
+
+    Attributes:
+        robots, fraction: The larger of the two, of all robots; fraction 1 is all.
+        min_episodes, min_minutes: Least exposure of the candidate in the whole rollout so far.
+        max_minutes: Longest time the stage may run; then it is held for the operator.
+    """
+
+    name: str
+    robots: int = 1
+    fraction: float = 0.0
+    min_episodes: int = 0
+    min_minutes: float = 0.0
+    max_minutes: float = 24 * 60.0
+
+
+QUICK = (Stage(name="one", robots=1, min_episodes=5), Stage(name="all", fraction=1.0))
+STANDARD = (
+    Stage(name="one", robots=1, min_episodes=20, min_minutes=60.0),
+    Stage(name="5%", fraction=0.05, min_episodes=50, min_minutes=240.0),
+    Stage(name="25%", fraction=0.25, min_episodes=200, min_minutes=1000.0),
+    Stage(name="all", fraction=1.0),
+)
+# "quick" asks only that the result is no worse at even odds; it is for fleets of a few robots and minutes, and says so.
+PLANS: dict[str, tuple[tuple[Stage, ...], Rules]] = {
+    "quick": (
+        QUICK,
+        Rules(
+            promote_below=0.5, success_margin=0.15, tolerable_falls_per_hour=60.0, look_growth=1.0, rollback_above=0.95
+        ),
+    ),
+    "standard": (STANDARD, Rules()),
+}
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be deployed, and how."""
+
+    id: str
+    candidate: ArtifactRef
+    stages: tuple[Stage, ...]
+    rules: Rules
+    seed: int = 0
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a deployment is.
+
+    Attributes:
+        canaries: Robots chosen so far.
+        ran_s: Time the stage has run, pauses not counted.
+        updated_s: When `advance` was last called.
+        looked_hours: Exposure at the last verdict.
+        reason: Why the status is what it is.
+    """
+
+    plan: Plan
+    stage: int = 0
+    status: Status = "running"
+    canaries: tuple[str, ...] = ()
+    ran_s: float = 0.0
+    updated_s: float = 0.0
+    looked_hours: float = 0.0
+    looks: int = 0
+    reason: str = ""
+
+    @property
+    def over(self) -> bool:
+        return self.status in OVER
+
+    @property
+    def stage_name(self) -> str:
+        return self.plan.stages[self.stage].name
+
+
+class RobotView(msgspec.Struct, frozen=True, kw_only=True):
+    """What the hub sees of a robot."""
+
+    online: bool
+    policy_sha256: str = ""
+    refused: str = ""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What the hub sees of all of them. Counts are since the rollout began."""
+
+    now_s: float
+    robots: dict[str, RobotView]
+    candidate: Counts
+    control: Counts
+
+
+def start(plan: Plan, now_s: float) -> State:
+    """A deployment at its beginning.
+
+    Raises:
+        RolloutError: No stages, or the last one is not all robots.
+    """
+    if not plan.stages or plan.stages[-1].fraction < 1.0:
+        raise RolloutError("a rollout needs stages, and the last one must be fraction=1.0 (all robots)")
+    return State(plan=plan, updated_s=now_s)
+
+
+def advance(state: State, view: View) -> State:
+    """The next state. Ends, holds and terminal states stay as they are."""
+    if state.over or state.status == "held":
+        return msgspec.structs.replace(state, updated_s=view.now_s)
+    state = _choose(state, view)
+    elapsed_s = max(0.0, view.now_s - state.updated_s)
+    state = msgspec.structs.replace(state, updated_s=view.now_s)
+    sha256, stage, rules = state.plan.candidate.sha256, state.plan.stages[state.stage], state.plan.rules
+    refusals = {r: view.robots[r].refused for r in state.canaries if r in view.robots and view.robots[r].refused}
+    if refusals:
+        robot, why = next(iter(refusals.items()))
+        return _end(state, "rolled_back", f"{robot} refused it: {why}")
+    if rules.hard_trips and view.candidate.trips:
+        return _end(state, "rolled_back", f"{view.candidate.trips} safety trips")
+    target = _size(stage, len(view.robots))
+    active = [r for r in state.canaries if r in view.robots and _runs(view.robots[r], sha256)]
+    needed = target if stage.fraction < 1.0 else sum(v.online for v in view.robots.values())
+    if len(active) < max(1, needed):
+        away = sorted(r for r in state.canaries if r not in active)
+        return msgspec.structs.replace(
+            state,
+            status="paused",
+            reason=f"waits for {', '.join(away) or 'robots'} ({len(active)} of {max(1, needed)} run it)",
+        )
+    state = msgspec.structs.replace(state, status="running", ran_s=state.ran_s + elapsed_s)
+    last = state.stage == len(state.plan.stages) - 1
+    enough = view.candidate.episodes >= stage.min_episodes and view.candidate.hours * 60.0 >= stage.min_minutes
+    if not enough:
+        state = msgspec.structs.replace(
+            state, reason=f"{view.candidate.episodes} episodes, {view.candidate.hours * 60.0:.1f} robot-minutes so far"
+        )
+    if view.candidate.episodes and (
+        view.candidate.hours >= state.looked_hours * rules.look_growth and view.candidate.hours > state.looked_hours
+    ):
+        rng = np.random.default_rng([state.plan.seed, state.looks])
+        found = judge(view.candidate, view.control, rules, rng)
+        state = msgspec.structs.replace(
+            state, looked_hours=view.candidate.hours, looks=state.looks + 1, reason=str(found)
+        )
+        if found.verdict == "rollback":
+            return _end(state, "rolled_back", str(found))
+        if found.verdict == "promote" and enough and not last:
+            return _choose(
+                msgspec.structs.replace(state, stage=state.stage + 1, ran_s=0.0, reason=f"after {stage.name}: {found}"),
+                view,
+            )
+    if last and enough:
+        return _end(state, "done", f"runs on all {len(active)} robots that are here")
+    if state.ran_s > stage.max_minutes * 60.0:
+        return msgspec.structs.replace(state, status="held", reason=f"time is up in stage {stage.name}: {state.reason}")
+    return state
+
+
+def wanted(state: State, robot: str) -> Literal["candidate", "before"]:
+    """What a robot should run. Those who were not here when it was rolled out get it when they come back, and not while it is still tried."""
+    if state.status == "rolled_back":
+        return "before"
+    if state.status == "done" or robot in state.canaries:
+        return "candidate"
+    return "before"
+
+
+def hold(state: State, reason: str = "by the operator") -> State:
+    """Freeze: nobody else gets it, nobody loses it.
+
+    Raises:
+        RolloutError: It is over.
+    """
+    _must_run(state, "held")
+    return msgspec.structs.replace(state, status="held", reason=reason)
+
+
+def resume(state: State) -> State:
+    """Go on after a hold; the stage's clock begins anew.
+
+    Raises:
+        RolloutError: It is over.
+    """
+    _must_run(state, "resumed")
+    return msgspec.structs.replace(state, status="running", ran_s=0.0, reason="resumed by the operator")
+
+
+def roll_back(state: State, reason: str = "by the operator") -> State:
+    """Back to what ran before, on all robots. Also for one that is done.
+
+    Raises:
+        RolloutError: It was rolled back already.
+    """
+    if state.status == "rolled_back":
+        raise RolloutError(f"rollout {state.plan.id} was rolled back already: {state.reason}")
+    return _end(state, "rolled_back", reason)
+
+
+def order(plan_id: str, robots: list[str]) -> list[str]:
+    """Who comes first: by a hash, so that it is not always the same robot."""
+    return sorted(robots, key=lambda name: hashlib.sha256(f"{plan_id}/{name}".encode()).digest())
+
+
+def _choose(state: State, view: View) -> State:
+    """Add robots that are here until the stage has its number."""
+    stage = state.plan.stages[state.stage]
+    missing = _size(stage, len(view.robots)) - len(state.canaries)
+    here = [r for r in order(state.plan.id, list(view.robots)) if view.robots[r].online and r not in state.canaries]
+    if missing <= 0 or not here:
+        return state
+    return msgspec.structs.replace(state, canaries=(*state.canaries, *here[:missing]))
+
+
+def _size(stage: Stage, robots: int) -> int:
+    return min(robots, max(stage.robots, math.ceil(stage.fraction * robots)))
+
+
+def _runs(robot: RobotView, sha256: str) -> bool:
+    return robot.online and robot.policy_sha256 == sha256
+
+
+def _end(state: State, status: Status, reason: str) -> State:
+    return msgspec.structs.replace(state, status=status, reason=reason)
+
+
+def _must_run(state: State, what: str) -> None:
+    if state.over:
+        raise RolloutError(f"rollout {state.plan.id} is {state.status}; it cannot be {what}")

@@ -1,0 +1,305 @@
+"""The robot's side of the protocol as a state machine: what to send when, go-back-N, credit. Pure; frames and the time come in, frames go out.
+
+States: away (no answer to HELLO yet) and joined. In joined, records go out while un-acknowledged bytes fit the hub's credit; a NACK, or no
+progress for a while, goes back to the hub's cursor. The spool is asked for records and told what the hub has.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+
+from fleet.errors import RecordError, WireError
+from fleet.messages import (
+    Ack,
+    Audit,
+    Err,
+    Heartbeat,
+    HeartbeatOk,
+    Hello,
+    Nack,
+    Put,
+    Schema,
+    Tombstone,
+    Welcome,
+)
+from fleet.segment import roll
+from fleet.spool import Spool
+from fleet.wire import TOMBSTONE, decode, encode
+
+HEARTBEAT_S = 1.0
+LIVENESS_S = 5.0  # this long without a word from the hub: begin anew
+STALLED_S = 3.0  # this long without progress: send again
+NOSPACE_WAIT_S = 2.0
+FIRST_CREDIT_BYTES = 256 << 10
+
+Frames = list[bytes]
+
+
+class Session:
+    """One robot's conversation with one hub.
+
+    Args:
+        robot: Our name.
+        spool: Where records wait.
+        contracts: Hash -> JSON of the contracts our experience follows.
+        heartbeat: What to report now.
+        on_assignment: Called with a signed document the hub offers.
+    """
+
+    def __init__(
+        self,
+        robot: str,
+        spool: Spool,
+        *,
+        contracts: dict[str, str],
+        heartbeat: Callable[[], Heartbeat],
+        on_assignment: Callable[[bytes], None],
+    ) -> None:
+        self._robot, self._spool, self._contracts = robot, spool, contracts
+        self._heartbeat, self._on_assignment = heartbeat, on_assignment
+        self.joined = False
+        self.refused = ""  # the hub's last error, for the log
+        self.counters: Counter[str] = Counter()
+        self.begin(0.0)
+
+    def begin(self, now_s: float) -> None:
+        """A new connection: nothing is known of the hub."""
+        self.joined = False
+        self._heard_s = self._hello_s = self._progress_s = now_s
+        self._hello_due, self._beat_s, self._wait_until_s = True, 0.0, 0.0
+        self._credit = FIRST_CREDIT_BYTES
+        self._cursors: dict[int, int] = {}
+        self._sent: dict[int, int] = {}
+        self._in_flight: list[tuple[int, int, int]] = []  # stream, seq, bytes
+        self._doubt: dict[int, int] = {}  # streams on which the hub may hold other records than ours -> its cursor
+
+    @property
+    def drained(self) -> bool:
+        """Whether the hub has everything."""
+        return (
+            self.joined
+            and not self._doubt
+            and all(self._cursors.get(s, 0) >= n for s, n in self._spool.recorded.items())
+        )
+
+    def lost(self, now_s: float) -> bool:
+        """Whether the connection should be made anew."""
+        return now_s - self._heard_s > LIVENESS_S
+
+    # --- what to send ------------------------------------------------------------------------------------------------
+
+    def control(self, now_s: float) -> list[Frames]:
+        """Frames due on the control socket."""
+        if not self.joined:
+            if self._hello_due or now_s - self._hello_s > HEARTBEAT_S:
+                self._hello_due, self._hello_s = False, now_s
+                return [encode(self._hello())]
+            return []
+        if now_s < self._beat_s:
+            return []
+        self._beat_s = now_s + HEARTBEAT_S
+        beat = msgspec.structs.replace(
+            self._heartbeat(),
+            recorded=self._spool.recorded,
+            recorded_items=self._spool.recorded_items,
+            spool_bytes=self._spool.size_bytes,
+            dropped_records=sum(self._spool.dropped.values()),
+        )
+        return [encode(beat)]
+
+    def bulk(self, now_s: float) -> list[Frames]:
+        """Records that may go now: events first, within the credit, at least one at a time."""
+        if not self.joined or now_s < self._wait_until_s:
+            return []
+        if now_s - self._progress_s > STALLED_S:
+            if self._doubt:
+                self._settle_doubt(now_s)
+                return []
+            if self._in_flight:
+                self.counters["stalled"] += 1
+                self._rewind(now_s)
+        frames, flying = [], sum(size for _, _, size in self._in_flight)
+        for entry in self._spool.waiting(self._sent):
+            if flying and flying + entry.payload_bytes > self._credit:
+                break
+            try:
+                payload = self._spool.read(entry)
+            except RecordError:
+                self._spool.damaged(entry)
+                break  # a tombstone took its place; next time
+            frames.append(
+                encode(
+                    Put(),
+                    payload=payload,
+                    flags=entry.flags,
+                    stream=entry.stream,
+                    epoch=self._spool.epoch,
+                    seq=entry.seq,
+                    t_ns=entry.t_ns,
+                    items=entry.items,
+                    crc=entry.crc,
+                )
+            )
+            self._sent[entry.stream] = entry.seq
+            if not self._in_flight or self._doubt:
+                self._progress_s = now_s
+            if not self._doubt:
+                self._in_flight.append((entry.stream, entry.seq, entry.payload_bytes))
+                flying += entry.payload_bytes
+        return frames
+
+    def beat_now(self) -> None:
+        """Make a heartbeat due."""
+        self._beat_s = 0.0
+
+    def control_unsent(self) -> None:
+        """The socket did not take what `control` gave: it is due again."""
+        self._hello_due, self._beat_s = True, 0.0
+
+    def unsent(self, frames: Frames) -> None:
+        """The socket did not take a record: it is offered again."""
+        envelope = decode(frames).envelope
+        self._sent[envelope.stream] = min(self._sent.get(envelope.stream, 0), envelope.seq - 1)
+        self._in_flight = [f for f in self._in_flight if f[0] != envelope.stream or f[1] < envelope.seq]
+
+    # --- what came ---------------------------------------------------------------------------------------------------
+
+    def receive(self, frames: Frames, now_s: float) -> list[Frames]:
+        """Take a message of the hub; returns answers for the control socket."""
+        try:
+            message = decode(frames).message
+        except WireError as error:
+            self.counters["malformed"] += 1
+            self.refused = str(error)
+            return []
+        self._heard_s = now_s
+        if isinstance(message, Welcome):
+            return self._welcome(message, now_s)
+        if isinstance(message, Err):
+            self._error(message, now_s)
+            return []
+        if not self.joined:
+            return []
+        if isinstance(message, Ack) and message.epoch == self._spool.epoch:
+            self._acknowledged(message.cursors, message.credit_bytes, now_s)
+        elif isinstance(message, Nack) and message.epoch == self._spool.epoch:
+            self._nacked(message, now_s)
+        elif isinstance(message, HeartbeatOk):
+            self._acknowledged(message.cursors, message.credit_bytes, now_s)
+            if message.assignment:
+                self._on_assignment(message.assignment)
+        elif isinstance(message, Audit) and message.epoch == self._spool.epoch:
+            digest = self._spool.digest_at(message.stream, message.seq) or b""
+            recorded = self._spool.recorded.get(message.stream, 0)
+            return [encode(msgspec.structs.replace(message, digest=digest, recorded=recorded))]
+        return []
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _hello(self) -> Hello:
+        return Hello(
+            robot=self._robot,
+            epoch=self._spool.epoch,
+            first=self._spool.first,
+            recorded=self._spool.recorded,
+            contracts=tuple(self._contracts),
+        )
+
+    def _welcome(self, welcome: Welcome, now_s: float) -> list[Frames]:
+        if welcome.epoch != self._spool.epoch:
+            return []
+        self.joined, self.refused, self._beat_s = True, "", 0.0
+        # Where the hub's digest is not ours, or it has numbers we do not know, our spool lost its end or was copied. Then we send what we
+        # have once more: the hub ignores what it knows and reports the first record that is another one.
+        self._doubt = {s: c for s, c in welcome.cursors.items() if self._differs(s, c, welcome.digests.get(s, b""))}
+        self.counters["doubted"] += len(self._doubt)
+        self._cursors = {s: c for s, c in welcome.cursors.items() if s not in self._doubt}
+        self._sent, self._in_flight = dict(self._cursors), []
+        self._credit, self._progress_s = welcome.credit_bytes, now_s
+        self._spool.acknowledge(self._cursors)
+        answers = [
+            encode(Schema(sha256=h, text=self._contracts[h])) for h in welcome.unknown_contracts if h in self._contracts
+        ]
+        return answers
+
+    def _differs(self, stream: int, cursor: int, digest: bytes) -> bool:
+        if cursor > self._spool.recorded.get(stream, 0):
+            return True
+        ours = self._spool.digest_at(stream, cursor)
+        return ours is not None and ours != digest
+
+    def _settle_doubt(self, now_s: float) -> None:
+        """Nothing was reported: all we have is known to the hub. Numbers it has beyond ours must not be used again."""
+        doubt, self._doubt = self._doubt, {}
+        if any(cursor > self._spool.recorded.get(s, 0) for s, cursor in doubt.items()):
+            self._renew({**self._cursors, **doubt}, now_s)
+            return
+        self._progress_s = now_s
+        self._acknowledged(doubt, 0, now_s)
+
+    def _renew(self, cursors: dict[int, int], now_s: float) -> None:
+        self.counters["new_epoch"] += 1
+        self._spool.renew(cursors)
+        self.begin(now_s)
+
+    def behind(self) -> list[Frames]:
+        """Tombstones for what the hub once had and lost: it asks for numbers that are gone here. For the bulk socket, after WELCOME."""
+        frames = []
+        for stream, first in {**{s: n + 1 for s, n in self._spool.recorded.items()}, **self._spool.first}.items():
+            cursor = self._cursors.get(stream, 0)
+            if not self.joined or stream in self._doubt or cursor >= first - 1:
+                continue
+            self.counters["hub_behind"] += 1
+            stone = Tombstone(
+                first=cursor + 1,
+                last=first - 1,
+                reason="the hub lost what it had acknowledged",
+                payload_bytes=0,
+                digest_before=self._spool.digest_at(stream, cursor) or b"",
+                digest_after=self._spool.digest_at(stream, first - 1) or roll(b"", first - 1, 0),
+            )
+            frames.append(
+                encode(
+                    Put(),
+                    payload=msgspec.msgpack.encode(stone),
+                    flags=TOMBSTONE,
+                    stream=stream,
+                    epoch=self._spool.epoch,
+                    seq=first - 1,
+                )
+            )
+            self._sent[stream] = first - 1
+        return frames
+
+    def _acknowledged(self, cursors: dict[int, int], credit_bytes: int, now_s: float) -> None:
+        grown = {s: n for s, n in cursors.items() if n > self._cursors.get(s, 0) and s not in self._doubt}
+        self._credit = credit_bytes or self._credit
+        if not grown:
+            return
+        self._progress_s = now_s
+        self._cursors.update(grown)
+        for stream, cursor in grown.items():
+            self._sent[stream] = max(self._sent.get(stream, 0), cursor)
+        self._in_flight = [(s, n, b) for s, n, b in self._in_flight if n > self._cursors.get(s, 0)]
+        self._spool.acknowledge(grown)
+
+    def _nacked(self, nack: Nack, now_s: float) -> None:
+        self.counters[f"nack_{nack.why}"] += 1
+        if nack.why == "conflict":
+            doubted = {s: c for s, c in self._doubt.items() if s != nack.stream}
+            self._renew({**self._cursors, **doubted, nack.stream: max(0, nack.seq - 1)}, now_s)
+            return
+        if nack.why == "nospace":
+            self._wait_until_s = now_s + NOSPACE_WAIT_S
+        self._sent[nack.stream] = min(self._sent.get(nack.stream, 0), nack.cursor)
+        self._in_flight = [f for f in self._in_flight if f[0] != nack.stream or f[1] <= nack.cursor]
+
+    def _rewind(self, now_s: float) -> None:
+        self._sent, self._in_flight, self._progress_s = dict(self._cursors), [], now_s
+
+    def _error(self, error: Err, now_s: float) -> None:
+        self.refused = f"{error.code}: {error.detail}"
+        self.counters[f"err_{error.code}"] += 1
+        if error.code == "session":
+            self.joined, self._hello_due = False, True

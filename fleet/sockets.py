@@ -1,0 +1,83 @@
+"""ZeroMQ options both sides use, set before bind or connect. Where they come from: the ZeroMQ Guide and measured partitions."""
+
+import zmq
+
+from fleet.auth import secure_client, secure_server
+from fleet.errors import FleetError, PortInUseError
+from fleet.keys import CurvePair
+
+MAX_FRAME_BYTES = 2 << 20
+BULK_OFFSET, ADMIN_OFFSET = 1, 2  # control is on the port itself
+
+
+class EndpointError(FleetError, ValueError):
+    """An address that is not HOST:PORT."""
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """HOST and PORT of "HOST:PORT".
+
+    Raises:
+        EndpointError: It is something else.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536 - ADMIN_OFFSET:
+        raise EndpointError(f"expected HOST:PORT, for example 127.0.0.1:5570, got {text!r}")
+    return host, int(port)
+
+
+def tune(socket: zmq.Socket) -> None:
+    """Timeouts and limits. Heartbeats here only find dead connections; whether the other process lives is asked above."""
+    for option, value in (
+        (zmq.MAXMSGSIZE, MAX_FRAME_BYTES),
+        (zmq.SNDHWM, 64),
+        (zmq.RCVHWM, 64),
+        (zmq.LINGER, 0),
+        (zmq.HEARTBEAT_IVL, 2000),
+        (zmq.HEARTBEAT_TIMEOUT, 6000),
+        (zmq.HEARTBEAT_TTL, 6000),
+        (zmq.HANDSHAKE_IVL, 5000),
+        (zmq.TCP_MAXRT, 15000),
+    ):
+        socket.setsockopt(option, value)
+
+
+def listen(context: zmq.Context, pair: CurvePair, domain: str, host: str, port: int, what: str) -> zmq.Socket:
+    """A bound ROUTER that only lets known keys in.
+
+    Raises:
+        PortInUseError: The port is taken; it is named, and so is its purpose.
+    """
+    socket = context.socket(zmq.ROUTER)
+    tune(socket)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    secure_server(socket, pair, domain)
+    try:
+        socket.bind(f"tcp://{host}:{port}")
+    except zmq.ZMQError as error:
+        socket.close(0)
+        if error.errno == zmq.EADDRINUSE:
+            raise PortInUseError(
+                f"port {port} ({what}) on {host} is in use, perhaps by another hub; do: flexor fleet hub --port OTHER "
+                f"(it needs OTHER to OTHER+{ADMIN_OFFSET})"
+            ) from error
+        raise PortInUseError(f"cannot listen on {host}:{port} ({what}): {error}") from error
+    return socket
+
+
+def dial(
+    context: zmq.Context, pair: CurvePair, hub_public: bytes, endpoint: str, routing_id: bytes = b""
+) -> zmq.Socket:
+    """A DEALER on its way to a hub. It does not queue to a connection that is not there yet."""
+    socket = context.socket(zmq.DEALER)
+    tune(socket)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.CONNECT_TIMEOUT, 3000)
+    socket.setsockopt(zmq.RECONNECT_IVL, 250)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 4000)
+    if routing_id:
+        socket.setsockopt(zmq.ROUTING_ID, routing_id)
+    secure_client(socket, pair, hub_public)
+    socket.connect(endpoint)
+    return socket

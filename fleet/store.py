@@ -1,0 +1,370 @@
+"""The hub's log: append-only segments, synced in groups before anything is acknowledged. The log is the only truth.
+
+    D/log/<number>.seg      head, records of all robots as they came; sealed ones end with a foot
+    D/quarantine/*.rec      records that contradict what is held
+    D/contracts/<sha>.json  the contracts experience follows
+
+A start reads the feet of sealed segments and walks the last one, cuts a torn end, syncs what it found and only then tells a robot where to go
+on. A refused sync is final: `commit` raises StoreSuspectError, nothing of the group is acknowledged, the hub stops, and the next start
+writes the suspect file anew instead of trusting pages the kernel may have dropped.
+"""
+
+import contextlib
+import hashlib
+import mmap
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from fleet.disk import Disk
+from fleet.entries import lock_folder
+from fleet.errors import RecordError, SegmentError, StoreFullError, StoreSuspectError
+from fleet.index import Index, Key, Mark
+from fleet.messages import Tombstone
+from fleet.segment import (
+    TRAILER,
+    TRAILER_MAGIC,
+    Buffer,
+    FootInfo,
+    HeadInfo,
+    KeyRange,
+    Record,
+    encode_info,
+    encode_record,
+    foot_of,
+    head_of,
+    walk,
+)
+
+RESERVE_BYTES = 256 << 20  # kept free for the last commit and the index
+MAX_QUARANTINE_FILES = 1000
+
+
+@dataclass(slots=True)
+class Group:
+    """Records that go to the disk together. Filled by the hub's loop, written by its commit thread."""
+
+    parts: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
+    marks: dict[Key, Mark] = field(default_factory=dict)
+    befores: dict[Key, Mark] = field(default_factory=dict)  # state of each line before the group
+    last_crcs: dict[Key, int] = field(default_factory=dict)
+    sessions: dict[bytes, int] = field(default_factory=dict)  # routing id -> payload bytes, for the acknowledgements
+
+    def add(
+        self, key: Key, seq: int, flags: int, payload: bytes, crc: int, t_ns: int, items: int, before: Mark, after: Mark
+    ) -> None:
+        """Take a record that the index has accepted."""
+        parts = encode_record(
+            payload, flags=flags, stream=key[2], epoch=key[1], seq=seq, t_ns=t_ns, items=items, robot=key[0], crc=crc
+        )
+        self.parts += parts
+        self.size_bytes += len(parts[0]) + len(parts[1])
+        self.marks[key] = after
+        self.befores.setdefault(key, before)
+        self.last_crcs[key] = crc
+
+
+class Store:
+    """An open log. `commit` belongs to one thread, the index to another; they share nothing else.
+
+    Raises:
+        StoreBusyError: Another hub has the folder open.
+        SegmentError: A file in it is not a segment of this log.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        hub: str = "hub",
+        disk: Disk | None = None,
+        segment_bytes: int = 128 << 20,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> None:
+        self.folder, self.hub = folder, hub
+        self.segment_bytes, self.reserve_bytes = segment_bytes, reserve_bytes
+        self.index = Index()
+        self.cut_bytes = 0  # torn end dropped at this start
+        self._disk = disk or Disk()
+        self._log = folder / "log"
+        for sub in ("log", "quarantine", "contracts"):
+            (folder / sub).mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(folder)
+        self._ranges: dict[Key, KeyRange] = {}
+        try:
+            self._open()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    @property
+    def full(self) -> bool:
+        """Whether the disk is too full to take more."""
+        return self._disk.free_bytes(self.folder) < self.reserve_bytes
+
+    def commit(self, group: Group) -> None:
+        """Write a group and wait until it is on the disk.
+
+        Raises:
+            StoreFullError: No space; nothing of the group was kept.
+            StoreSuspectError: The disk refused; the hub must stop.
+        """
+        try:
+            self._file.append(group.parts)
+        except OSError as error:
+            raise StoreFullError(error.errno, f"{self._file.path}: {error.strerror}; the group was not kept") from error
+        try:
+            self._file.sync()
+        except OSError as error:
+            self._mark_suspect(error)
+        self._hash.update(b"".join(group.parts))
+        for key, mark in group.marks.items():
+            self._ranges[key] = _extended(
+                self._ranges.get(key), key, mark.seq, group.last_crcs[key], group.befores[key], mark
+            )
+        if self._file.size >= self.segment_bytes:
+            self.seal()
+
+    def seal(self) -> None:
+        """Close the last segment with a foot and begin the next."""
+        if not self._ranges:
+            return
+        foot = encode_info(FootInfo(sha256=self._hash.hexdigest(), ranges=tuple(self._ranges.values())))
+        start = self._file.size
+        try:
+            self._file.append([foot, TRAILER.pack(start, TRAILER_MAGIC)])
+        except OSError:
+            return  # no space for a foot: the segment just stays open
+        try:
+            self._file.sync()
+        except OSError as error:
+            self._mark_suspect(error)
+        self._file.close()
+        self._begin(self._number + 1)
+
+    def quarantine(self, key: Key, seq: int, payload: bytes, crc: int, why: str) -> None:
+        """Keep a record that contradicts the log, apart from it."""
+        folder = self.folder / "quarantine"
+        robot, epoch, stream = key
+        path = folder / f"{robot}-{epoch:016x}-{stream}-{seq}-{crc:08x}.rec"
+        if path.exists() or sum(1 for _ in folder.glob("*.rec")) >= MAX_QUARANTINE_FILES:
+            return
+        record = encode_record(payload, stream=stream, epoch=epoch, seq=seq, robot=robot, crc=crc)
+        self._disk.write_file(path, b"".join(record))
+        self._disk.write_file(path.with_suffix(".why"), why.encode())
+
+    def contracts(self) -> set[str]:
+        """Hashes of the contracts held."""
+        return {p.stem for p in (self.folder / "contracts").glob("*.json")}
+
+    def add_contract(self, text: str) -> str:
+        """Keep a contract under its hash; returns the hash."""
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self._disk.write_file(self.folder / "contracts" / f"{sha256}.json", text.encode())
+        return sha256
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            self._file.close()
+            os.close(self._lock)
+            self._lock = -1
+
+    def _open(self) -> None:
+        for stray in self._log.glob(".*.tmp"):
+            self._disk.unlink(stray)
+        paths = sorted(self._log.glob("*.seg"))
+        for path in paths[:-1]:
+            self._load_sealed(path)
+        if not paths:
+            self._begin(1)
+            return
+        self._load_last(paths[-1])
+
+    def _load_sealed(self, path: Path) -> None:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            foot = foot_of(data)
+            if foot is not None:
+                self.index.restore(foot[0].ranges)
+                return
+            for _ in self._replay(path, data):  # its foot is damaged, or there was no space for one
+                pass
+        self._ranges = {}
+
+    def _load_last(self, path: Path) -> None:
+        suspect = path.with_suffix(".suspect")
+        data = path.read_bytes()
+        foot = foot_of(data)
+        if foot is not None:
+            self.index.restore(foot[0].ranges)
+            self._begin(int(path.stem) + 1)
+            return
+        try:
+            self._number, start = head_of(data)[0].number, head_of(data)[1]
+        except RecordError as error:
+            raise SegmentError(f"{path}: {error}. Move it away to start without it") from error
+        end = max(self._replay(path, data), default=start)
+        self.cut_bytes = len(data) - end
+        if suspect.exists():
+            self._disk.write_file(path, data[:end])
+            self._disk.unlink(suspect)
+        self._file = self._disk.open_append(path)
+        if self._file.size > end:
+            self._file.cut(end)
+        self._file.sync()  # what is told to robots from here on must be on the disk, not only in the cache
+        self._hash = hashlib.sha256(data[:end])
+
+    def _replay(self, path: Path, data: Buffer) -> Iterator[int]:
+        """Walk a segment into the index; yields the end of every record that counts.
+
+        A bad payload with good records behind it is damage (counted, not served); at the very end it is a torn write.
+        """
+        try:
+            start = head_of(data)[1]
+        except RecordError as error:
+            raise SegmentError(f"{path}: {error}. Move it away to start without it") from error
+        pending: list[Record] = []
+        for record in walk(data, start, check_payloads=False):
+            if record.kind != 0:
+                continue
+            try:
+                payload = record.payload(data)
+            except RecordError:
+                pending.append(record)
+                continue
+            for damaged in pending:
+                self._replay_one(damaged, b"")
+                self.index.damaged += 1
+            pending.clear()
+            self._replay_one(record, payload)
+            yield record.end
+
+    def _replay_one(self, record: Record, payload: bytes) -> None:
+        line = self.index.lines.get(record.key)
+        before = line.accepted if line else Mark()
+        flags = record.flags if payload else 0
+        self.index.replay(record.key, record.seq, flags, payload, record.crc, record.items)
+        after = self.index.lines[record.key].accepted
+        if after is not before:
+            self._ranges[record.key] = _extended(
+                self._ranges.get(record.key), record.key, record.seq, record.crc, before, after
+            )
+
+    def _begin(self, number: int) -> None:
+        path = self._log / f"{number:012d}.seg"
+        head = encode_info(HeadInfo(number=number, owner=self.hub))
+        self._disk.write_file(path, head)
+        self._file = self._disk.open_append(path)
+        self._number, self._hash, self._ranges = number, hashlib.sha256(head), {}
+
+    def _mark_suspect(self, error: OSError) -> None:
+        with contextlib.suppress(OSError):  # a dying disk; the error below stops the hub all the same
+            self._disk.write_file(self._file.path.with_suffix(".suspect"), str(error).encode())
+        raise StoreSuspectError(
+            error.errno,
+            f"{self._file.path}: the disk refused to sync ({error}); nothing more is acknowledged. Start the hub again",
+        ) from error
+
+
+def read_log(folder: Path, streams: Collection[int] = ()) -> Iterator[tuple[Record, bytes]]:
+    """Every good record (of some streams) of a store's log, in order; works beside a running hub and does not use its index.
+
+    Records with bad bytes are left out (an audit finds them missing).
+    """
+    for path in sorted((folder / "log").glob("*.seg")):
+        data = path.read_bytes()
+        try:
+            start = head_of(data)[1]
+        except RecordError:
+            continue
+        for record in walk(data, start, check_payloads=False):
+            if record.kind != 0 or (streams and record.stream not in streams):
+                continue
+            try:
+                yield record, record.payload(data)
+            except RecordError:
+                continue
+
+
+class LineAudit(msgspec.Struct, frozen=True, kw_only=True):
+    """What the log really holds of one line, counted record by record."""
+
+    robot: str
+    epoch: int
+    stream: int
+    last: int
+    held: int  # different records
+    doubled: int  # records more than once
+    declared_lost: int
+    held_items: int
+    missing: int  # up to `last`: neither held nor declared lost
+
+
+def audit(folder: Path) -> list[LineAudit]:
+    """Count the whole log by reading it, independent of cursors and feet."""
+    numbers: dict[Key, dict[int, int]] = {}
+    items: dict[Key, int] = {}
+    stones: dict[Key, list[tuple[int, int]]] = {}
+    for record, payload in read_log(folder):
+        if record.tombstone:
+            stone = msgspec.msgpack.decode(payload, type=Tombstone)
+            stones.setdefault(record.key, []).append((stone.first, stone.last))
+        else:
+            seen = numbers.setdefault(record.key, {})
+            if record.seq not in seen:
+                items[record.key] = items.get(record.key, 0) + record.items
+            seen[record.seq] = seen.get(record.seq, 0) + 1
+    found = []
+    for key in sorted({*numbers, *stones}):
+        seen = numbers.get(key, {})
+        lost = {n for first, last in stones.get(key, []) for n in range(first, last + 1)} - set(seen)
+        last = max((*seen, *lost))
+        found.append(
+            LineAudit(
+                robot=key[0],
+                epoch=key[1],
+                stream=key[2],
+                last=last,
+                held=len(seen),
+                doubled=sum(n - 1 for n in seen.values()),
+                declared_lost=len(lost),
+                held_items=items.get(key, 0),
+                missing=last - len(seen) - len(lost),
+            )
+        )
+    return found
+
+
+def _extended(old: KeyRange | None, key: Key, seq: int, crc: int, before: Mark, after: Mark) -> KeyRange:
+    added = KeyRange(
+        robot=key[0],
+        epoch=key[1],
+        stream=key[2],
+        first=before.seq + 1,
+        last=seq,
+        last_crc=crc,
+        digest=after.digest,
+        records=after.records - before.records,
+        lost=after.lost - before.lost,
+        payload_bytes=after.payload_bytes - before.payload_bytes,
+        items=after.items - before.items,
+        lost_items=after.lost_items - before.lost_items,
+    )
+    return _joined(old, added)
+
+
+def _joined(old: KeyRange | None, new: KeyRange) -> KeyRange:
+    if old is None:
+        return new
+    return msgspec.structs.replace(
+        new,
+        first=old.first,
+        records=old.records + new.records,
+        lost=old.lost + new.lost,
+        payload_bytes=old.payload_bytes + new.payload_bytes,
+        items=old.items + new.items,
+        lost_items=old.lost_items + new.lost_items,
+    )

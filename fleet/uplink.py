@@ -1,0 +1,323 @@
+"""The robot's line to its hub: a thread that spools, sends, and hears. The control loop hands things over and never waits for it.
+
+While the hub is away everything goes to the spool; when it comes back the spool drains. Connections are made anew after silence, with
+exponential backoff and full jitter, on a new routing id, to the next hub of the list.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import msgspec
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from fleet.errors import HubAwayError, RecordTooLargeError, StoreSuspectError, WireError
+from fleet.keys import CurvePair
+from fleet.messages import Bye, EpisodeResult, Get, Heartbeat, Piece
+from fleet.session import Session
+from fleet.sockets import BULK_OFFSET, dial
+from fleet.spool import Spool
+from fleet.wire import EVENTS, STEPS, decode, encode
+from robot.experience import Chunk
+from robot.experience import encode as encode_chunk
+
+log = logging.getLogger(__name__)
+
+RING_ITEMS = 256  # chunks and events between the control loop and the spool; minutes at a chunk a second
+POLL_MS = 20
+BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.25, 30.0
+FAREWELL_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Whom to dial, and as whom.
+
+    Attributes:
+        hubs: (host, control port) of each hub, tried in turn.
+        pair: Our keys.
+        hub_public: The hub's public key; a hub with another one is not spoken to.
+        backoff_max_s: Longest wait between attempts.
+    """
+
+    hubs: Sequence[tuple[str, int]]
+    robot: str
+    pair: CurvePair
+    hub_public: bytes
+    backoff_max_s: float = BACKOFF_MAX_S
+
+
+class Uplink(threading.Thread):
+    """Owns the spool. Start it, `record` and `tell` from the control loop, `finish` at the end.
+
+    Args:
+        line: Whom to dial.
+        spool_folder: Where experience waits; opened here, so that errors come at once.
+        heartbeat: What to report now; called once a second.
+        on_assignment: Called with signed documents, from this thread; must return fast.
+        contracts: Hash -> JSON.
+        spool_bytes: Limit of the spool.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        spool_folder: Path,
+        *,
+        heartbeat: Callable[[], Heartbeat],
+        on_assignment: Callable[[bytes], None] = lambda _: None,
+        contracts: dict[str, str] | None = None,
+        spool_bytes: int = 8 << 30,
+        random: Random | None = None,
+    ) -> None:
+        super().__init__(name="fleet-uplink", daemon=True)
+        self.spool = Spool(spool_folder, line.robot, limit_bytes=spool_bytes)
+        self._line, self._random = line, random or Random()
+        self._session = Session(
+            line.robot, self.spool, contracts=contracts or {}, heartbeat=heartbeat, on_assignment=on_assignment
+        )
+        self._ring: deque[tuple[int, Chunk | EpisodeResult, int]] = deque()
+        self._overflow: deque[tuple[int, int]] = deque()  # stream, items
+        self._finishing: float | None = None
+        self._attempt = 0
+        self._sockets: tuple[zmq.Socket, zmq.Socket, zmq.Socket] | None = None
+        self.state = "away"
+        self.error: BaseException | None = None
+
+    # --- for the control loop: none of these waits -------------------------------------------------------------------
+
+    def record(self, chunk: Chunk) -> bool:
+        """Hand over experience. False when the ring is full: then its loss is declared."""
+        return self._put(STEPS, chunk, chunk.header.steps)
+
+    def tell(self, result: EpisodeResult) -> bool:
+        """Hand over an episode's result."""
+        return self._put(EVENTS, result, 1)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return dict(self._session.counters)
+
+    def finish(self, timeout_s: float) -> bool:
+        """Stop: spool what is in the ring, wait for the hub to have everything, say goodbye. True when it has."""
+        if self.is_alive():
+            self._finishing = time.monotonic() + timeout_s
+            self.join(timeout_s + FAREWELL_S + 5.0)
+        return self._session.drained
+
+    def _put(self, stream: int, thing: Chunk | EpisodeResult, items: int) -> bool:
+        if len(self._ring) >= RING_ITEMS:
+            self._overflow.append((stream, items))
+            return False
+        self._ring.append((stream, thing, items))
+        return True
+
+    # --- the thread --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        context = zmq.Context()
+        try:
+            self._work(context)
+        except BaseException as error:  # top of a thread: the robot goes on, and says that its line is dead
+            self.error, self.state = error, f"failed: {error}"
+            log.exception("the uplink stopped")
+        finally:
+            self._disconnect()
+            context.destroy(0)
+            self.spool.close()
+
+    def _work(self, context: zmq.Context) -> None:
+        next_try_s = 0.0
+        poller = zmq.Poller()
+        while True:
+            now_s = time.monotonic()
+            self._spool_ring()
+            if self._finishing is not None and (self._session.drained or now_s > self._finishing):
+                self._farewell()
+                return
+            if self._sockets is None:
+                if now_s >= next_try_s:
+                    self._connect(context, now_s)
+                    poller = zmq.Poller()
+                    for socket in self._sockets or ():
+                        poller.register(socket, zmq.POLLIN)
+                else:
+                    time.sleep(POLL_MS / 1000)
+                    continue
+            self._send(now_s)
+            for socket, _ in poller.poll(POLL_MS):
+                self._hear(socket)
+            if self._session.joined:
+                self._attempt, self.state = 0, "joined"
+            elif self.state == "joined":
+                self.state = "away"
+            if self._session.lost(time.monotonic()):
+                wait_s = self._random.uniform(0.0, min(self._line.backoff_max_s, BACKOFF_FIRST_S * 2**self._attempt))
+                self._attempt = min(self._attempt + 1, 16)
+                next_try_s = time.monotonic() + wait_s
+                self._disconnect()
+
+    def _spool_ring(self) -> None:
+        took = bool(self._overflow)
+        while self._overflow:
+            stream, items = self._overflow.popleft()
+            self.spool.declare_lost(stream, 1, 0, "the ring before the spool was full", items)
+        while self._ring:
+            stream, thing, items = self._ring.popleft()
+            payload = encode_chunk(thing) if isinstance(thing, Chunk) else msgspec.msgpack.encode(thing)
+            try:
+                self.spool.append(stream, payload, time.time_ns(), items)
+            except RecordTooLargeError as error:
+                log.error("%s", error)
+                self.spool.declare_lost(stream, 1, len(payload), "record too large", items)
+            took = True
+        if took or self.spool.synced != self.spool.recorded:
+            try:
+                self.spool.sync()
+            except StoreSuspectError as error:
+                log.error("%s", error)
+
+    def _send(self, now_s: float) -> None:
+        assert self._sockets is not None
+        control, bulk, _ = self._sockets
+        for frames in self._session.control(now_s):
+            if not _try_send(control, frames):
+                self._session.control_unsent()
+        queue = self._session.bulk(now_s)
+        for i, frames in enumerate(queue):
+            if not _try_send(bulk, frames):
+                for rest in reversed(queue[i:]):
+                    self._session.unsent(rest)
+                return
+
+    def _hear(self, socket: zmq.Socket) -> None:
+        assert self._sockets is not None
+        control, bulk, monitor = self._sockets
+        if socket is monitor:
+            while monitor.poll(0):
+                event = recv_monitor_message(monitor)["event"]
+                if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                    self.state = "refused: the hub does not know this robot's key"
+                elif event in (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL):
+                    self.state = "refused: the handshake failed; is keys/hub.key the key of this hub?"
+            return
+        while True:
+            try:
+                frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            was_joined = self._session.joined
+            for answer in self._session.receive(frames, time.monotonic()):
+                _try_send(control, answer)
+            if self._session.joined and not was_joined:
+                for frames in self._session.behind():
+                    _try_send(bulk, frames)
+            if self._session.refused:
+                self.state = f"refused: {self._session.refused}"
+
+    def _connect(self, context: zmq.Context, now_s: float) -> None:
+        host, port = self._line.hubs[self._attempt % len(self._line.hubs)]
+        routing_id = bytes([1]) + os.urandom(15)
+        pair, public = self._line.pair, self._line.hub_public
+        control = dial(context, pair, public, f"tcp://{host}:{port}", routing_id)
+        bulk = dial(context, pair, public, f"tcp://{host}:{port + BULK_OFFSET}", routing_id)
+        monitor = control.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        )
+        self._sockets = (control, bulk, monitor)
+        self._session.begin(now_s)
+
+    def _disconnect(self) -> None:
+        if self._sockets is None:
+            return
+        control, bulk, monitor = self._sockets
+        control.disable_monitor()
+        for socket in (monitor, control, bulk):
+            socket.close(0)
+        self._sockets = None
+        if self.state == "joined":
+            self.state = "away"
+
+    def _farewell(self) -> None:
+        """One last heartbeat, so that the hub compares digests with us, then goodbye."""
+        if self._sockets is None or not self._session.joined:
+            return
+        control = self._sockets[0]
+        self._session.beat_now()
+        self._send(time.monotonic())
+        until_s = time.monotonic() + FAREWELL_S
+        quiet_s = 0.15
+        while time.monotonic() < until_s and control.poll(int(quiet_s * 1000)):
+            self._hear(control)
+        control.setsockopt(zmq.LINGER, 500)
+        _try_send(control, encode(Bye(reason="finished")))
+        control.disable_monitor()
+        self._sockets[2].close(0)
+        control.close(500)
+        self._sockets[1].close(0)
+        self._sockets = None
+
+
+class Files:
+    """Asks the hub for pieces of catalogue files, on a connection of its own; for `fleet.catalogue.download`. Blocking."""
+
+    def __init__(self, line: Line, *, timeout_s: float = 5.0, tries: int = 3) -> None:
+        self._line, self._timeout_s, self._tries = line, timeout_s, tries
+        self._context = zmq.Context()
+        self._socket: zmq.Socket | None = None
+        self._ticket = 0
+
+    def __call__(self, path: str, offset: int) -> tuple[int, bytes]:
+        """Size of a file (-1: none) and a piece of it.
+
+        Raises:
+            HubAwayError: No answer.
+        """
+        for attempt in range(self._tries):
+            if self._socket is None:
+                host, port = self._line.hubs[attempt % len(self._line.hubs)]
+                endpoint = f"tcp://{host}:{port + BULK_OFFSET}"
+                self._socket = dial(self._context, self._line.pair, self._line.hub_public, endpoint)
+            answer = self._ask(path, offset)
+            if answer is not None:
+                return answer
+            self._socket.close(0)
+            self._socket = None
+        raise HubAwayError(f"no hub answered for {path}; tried {self._tries} times")
+
+    def _ask(self, path: str, offset: int) -> tuple[int, bytes] | None:
+        assert self._socket is not None
+        self._ticket += 1
+        until_s = time.monotonic() + self._timeout_s
+        if not self._socket.poll(int(self._timeout_s * 1000), zmq.POLLOUT):
+            return None
+        self._socket.send_multipart(encode(Get(path=path, offset=offset, ticket=self._ticket)))
+        while (left_s := until_s - time.monotonic()) > 0 and self._socket.poll(int(left_s * 1000)):
+            try:
+                received = decode(self._socket.recv_multipart())
+            except WireError:
+                return None
+            message = received.message
+            if isinstance(message, Piece) and message.ticket == self._ticket:
+                return message.total, received.payload
+        return None
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close(0)
+        self._context.destroy(0)
+
+
+def _try_send(socket: zmq.Socket, frames: list[bytes]) -> bool:
+    try:
+        socket.send_multipart(frames, zmq.NOBLOCK)
+    except zmq.Again:
+        return False
+    return True
