@@ -6,7 +6,7 @@ renamed over it, so a kill at any moment leaves a whole one.
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -36,7 +36,9 @@ class Checkpoint:
         recorded_observations: Some observations of the last iteration, shape (k, n).
         training: Where the policy comes from: env, engine, seed, steps, commit, learner, and more.
         optimizer: Adam's moments by parameter index, "<i>.exp_avg", "<i>.exp_avg_sq", "<i>.step".
-        counters: steps, iterations, learning_rate, seconds.
+        hindsight_optimizer, hindsight_memory: The same of the hindsight learner, and the observations it draws from; empty and
+            None where there is none.
+        counters: steps, chapter, learning_rate, seconds.
         generators: States of torch and numpy generators.
     """
 
@@ -48,6 +50,8 @@ class Checkpoint:
     optimizer: dict[str, np.ndarray]
     counters: dict[str, float]
     generators: dict[str, np.ndarray]
+    hindsight_optimizer: dict[str, np.ndarray] = field(default_factory=dict)
+    hindsight_memory: np.ndarray | None = None
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -73,7 +77,13 @@ def save(run: Path, checkpoint: Checkpoint) -> None:
     arrays: dict[str, np.ndarray] = {"recorded_observations": checkpoint.recorded_observations}
     for prefix, module in (("actor", checkpoint.actor), ("critic", checkpoint.critic)):
         arrays |= {f"{prefix}/{name}": value.numpy() for name, value in module.state_dict().items()}
-    for prefix, table in (("optimizer", checkpoint.optimizer), ("generator", checkpoint.generators)):
+    if checkpoint.hindsight_memory is not None:
+        arrays["hindsight_memory"] = checkpoint.hindsight_memory
+    for prefix, table in (
+        ("optimizer", checkpoint.optimizer),
+        ("hindsight_optimizer", checkpoint.hindsight_optimizer),
+        ("generator", checkpoint.generators),
+    ):
         arrays |= {f"{prefix}/{name}": np.asarray(value) for name, value in table.items()}
     arrays |= {f"counter/{name}": np.array(value, dtype=np.float64) for name, value in checkpoint.counters.items()}
     buffer = io.BytesIO()
@@ -105,7 +115,16 @@ def load(run: Path) -> Checkpoint:
         actor, critic = Actor(**training.pop("actor")), Critic(**training.pop("critic"))
         for prefix, module in (("actor", actor), ("critic", critic)):
             module.load_state_dict({name: torch.from_numpy(value) for name, value in _under(arrays, prefix).items()})
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError, EOFError, BadZipFile, msgspec.MsgspecError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        BadZipFile,
+        msgspec.MsgspecError,
+    ) as error:
         raise CheckpointError(f"{run} holds a damaged checkpoint: {type(error).__name__}: {error}") from error
     return Checkpoint(
         actor=actor,
@@ -116,6 +135,8 @@ def load(run: Path) -> Checkpoint:
         optimizer=_under(arrays, "optimizer"),
         counters={name: float(value) for name, value in _under(arrays, "counter").items()},
         generators=_under(arrays, "generator"),
+        hindsight_optimizer=_under(arrays, "hindsight_optimizer"),
+        hindsight_memory=arrays.get("hindsight_memory"),
     )
 
 

@@ -21,13 +21,14 @@ import torch
 from policies import checkpoint as checkpoints
 from policies.checkpoint import Checkpoint
 from policies.collect import Collector, Groups
+from policies.hindsight import Hindsight, HindsightConfig, applies
 from policies.networks import Actor, Critic
 from policies.ppo import PPO, PPOConfig
 from robot.errors import FlexorError
 from robot.report import version
 from sim.vec import WorkerVectorEnv, make_vec
 
-CHAPTER_ITERATIONS = 20  # 20 x 32 steps x 32 environments: a checkpoint about every 15 s on two cores
+CHAPTER_ITERATIONS = 10  # 10 x 32 steps x 32 environments: a line and a checkpoint about every 10 s on two cores
 KEPT_OBSERVATIONS = 256  # travel with the checkpoint, for the export's parity gate
 
 
@@ -37,7 +38,7 @@ class TrainingError(FlexorError, RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What a run is. Saved with it; a resumed run uses the saved one."""
+    """What a run is. Saved with it; a resumed run uses the saved one. Hindsight is used where the contract allows it."""
 
     env_id: str
     engine: str = "mujoco"
@@ -47,8 +48,9 @@ class TrainConfig:
     workers: int = 2
     hidden: tuple[int, ...] = (256, 128)
     activation: str = "elu"
-    initial_std: float = 0.8
+    initial_std: float = 0.5
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    hindsight: HindsightConfig = field(default_factory=HindsightConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,11 @@ class Trainer:
         else:
             actor, critic = resume_from.actor, resume_from.critic
         self.learner = PPO(actor, critic, config.ppo, self.groups.actions)
+        self.hindsight = (
+            Hindsight(actor, self.contract, config.hindsight, stride=config.num_envs)
+            if config.hindsight.steps and applies(self.contract)
+            else None
+        )
         if resume_from is not None:
             self._restore(resume_from)
         self.collector = Collector(self.envs, self.groups, config.ppo)
@@ -94,6 +101,9 @@ class Trainer:
                 f"{self.run} was trained under another contract of {self.config.env_id}; start a new run"
             )
         checkpoints.restore_optimizer(self.learner.optimizer, saved.optimizer)
+        if self.hindsight is not None:
+            checkpoints.restore_optimizer(self.hindsight.optimizer, saved.hindsight_optimizer)
+            self.hindsight.memory = torch.from_numpy(np.array(saved.hindsight_memory))
         self._generator.set_state(torch.from_numpy(np.array(saved.generators["torch"])))
         self._chapter, self._steps = int(saved.counters["chapter"]), int(saved.counters["steps"])
         self._seconds = saved.counters["seconds"]
@@ -149,6 +159,9 @@ class Trainer:
             batch, outcome = self.collector.collect(self.learner.actor, self.learner.critic, self._generator)
             try:
                 losses = self.learner.update(batch, self._generator)
+                if self.hindsight is not None:
+                    self.hindsight.remember(batch.observation)
+                    losses["hindsight_loss"] = self.hindsight.learn(self._generator)
             except FloatingPointError as error:
                 raise TrainingError(
                     f"training diverged after {self._steps} steps: {error}; {self.run} keeps the last good checkpoint"
@@ -195,6 +208,8 @@ class Trainer:
                 recorded_observations=self._recorded,
                 training=training_record(self.config, self._steps, seconds),
                 optimizer=checkpoints.optimizer_arrays(self.learner.optimizer),
+                hindsight_optimizer=checkpoints.optimizer_arrays(self.hindsight.optimizer) if self.hindsight else {},
+                hindsight_memory=self.hindsight.memory.numpy() if self.hindsight else None,
                 counters={
                     "chapter": self._chapter,
                     "steps": self._steps,
@@ -234,7 +249,7 @@ def training_record(config: TrainConfig, steps: int, seconds: float) -> dict[str
         "steps": steps,
         "commit": git_commit(),
         "version": version(),
-        "learner": "ppo",
+        "learner": "ppo + hindsight" if config.hindsight.steps else "ppo",
         "wall_s": round(seconds, 1),
         "command": f"flexor train {config.env_id} --engine {config.engine} --seed {config.seed} --steps {steps}",
         "config": asdict(config),
@@ -249,7 +264,9 @@ def config_of(training: dict[str, Any]) -> TrainConfig:
     """
     try:
         fields = dict(training["config"])
-        return TrainConfig(**{**fields, "hidden": tuple(fields["hidden"]), "ppo": PPOConfig(**fields["ppo"])})
+        fields["hidden"] = tuple(fields["hidden"])
+        fields["ppo"], fields["hindsight"] = PPOConfig(**fields["ppo"]), HindsightConfig(**fields["hindsight"])
+        return TrainConfig(**fields)
     except (KeyError, TypeError) as error:
         raise TrainingError(f"the run's record has no usable settings ({error!r}); start a new run") from error
 

@@ -16,8 +16,8 @@ COPPER_PER_K = 0.00393  # temperature coefficient of copper's resistance at 25 d
 CONTACT_AT = (
     1.0 / 3.0
 )  # share of the stretch between spool and the lumped guide; the implicit side gets the stiffer piece
-LIMIT_NATURAL_HZ = 30.0  # a stop on the joint's armature: as stiff as 5 ms substeps bear beside the tendon's own 25 Hz
-LIMIT_DAMPING_RATIO = 0.5
+LIMIT_NATURAL_HZ = 20.0  # a stop, on the armature. With w^2 = w_stop^2 + w_tendon^2 a 5 ms substep is stable while (w h)^2 < 4 - 2 c h
+LIMIT_DAMPING_RATIO = 0.2  # c h = 0.25 there; 0.5 at 30 Hz diverged in PyBullet against a stop (docs/transmission.md)
 
 ENERGY_TERMS = ("electrical", "copper", "gear", "friction", "viscous", "mechanical", "stored")
 
