@@ -36,8 +36,8 @@ class HindsightConfig:
     steps: int = 80
     batch: int = 512
     memory: int = 50_000
-    near: float = 0.7
-    near_steps: int = 10
+    near: float = 0.9
+    near_steps: int = 5
     learning_rate: float = 1e-3
 
 

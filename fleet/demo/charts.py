@@ -87,19 +87,20 @@ def line_chart(
     """
     kept = [[(x, y) for x, y in s.points if isfinite(x) and isfinite(y)] for s in series]
     xs, ys = [x for p in kept for x, _ in p] or [0.0], [y for p in kept for _, y in p] or [0.0]
+    x_first = min(0.0, *xs)
     y_ticks = ticks(*(y_range or (min(0.0, *ys), max(ys) or 1.0)), count=5)
-    x_ticks = [t for t in ticks(min(xs), max(xs), count=6) if min(xs) <= t <= max(xs) * (1 + 1e-9)] or [xs[0]]
+    x_ticks = [t for t in ticks(x_first, max(xs), count=6) if t <= max(xs) * (1 + 1e-9)] or [x_first]
     left = 14.0 + CHARACTER * max(len(y_text(t)) for t in y_ticks)
     right = WIDTH - 14.0 - (CHARACTER * max(len(s.name) for s in series) if len(series) > 1 else 0.0)
     top, bottom = 12.0, height - 40.0
-    x_span, y_span = (max(xs) - min(xs)) or 1.0, (y_ticks[-1] - y_ticks[0]) or 1.0
+    x_span, y_span = (max(xs) - x_first) or 1.0, (y_ticks[-1] - y_ticks[0]) or 1.0
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return left + (x - min(xs)) / x_span * (right - left), bottom - (y - y_ticks[0]) / y_span * (bottom - top)
+        return left + (x - x_first) / x_span * (right - left), bottom - (y - y_ticks[0]) / y_span * (bottom - top)
 
     body = []
     for t in y_ticks:
-        _, y = at(min(xs), t)
+        _, y = at(x_first, t)
         body += [_line(left, y, right, y, "grid"), _text(left - 7.0, y + 4.0, y_text(t), anchor="end")]
     for t in x_ticks:
         x, _ = at(t, 0.0)

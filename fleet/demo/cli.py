@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-def demo(*, out: Path = Path("out/demo"), seed: int = 0, minutes: float = 3.0, json: Path | None = None) -> None:
+def demo(*, out: Path = Path("out/demo"), seed: int = 0, minutes: float = 2.0, json: Path | None = None) -> None:
     """The whole job, end to end, on two cores: simulate, train, export, verify, run onboard, share through a hub.
 
     Writes OUT/report.html, which needs no network, and prints ten lines. OUT is emptied first if an earlier demo made it.

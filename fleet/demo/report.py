@@ -11,7 +11,12 @@ from robot.energy import joules
 Results = Mapping[str, Any]
 
 ENGINE_TEXT = {"pybullet": "PyBullet", "mujoco": "MuJoCo"}
-BASELINE_TEXT = {"zero": "zero: never moves", "random": "random actions", "scripted": "scripted"}
+BASELINE_TEXT = {
+    "zero": "zero: never moves",
+    "random": "random actions",
+    "scripted": "scripted: sees what the policy sees",
+    "planner": "planner: knows the exact skeleton",
+}
 
 
 def percent(share: float) -> str:
@@ -202,7 +207,7 @@ def _comparison(results: Results) -> str:
         ),
         markup.pair(markup.figure(success, "Success"), markup.figure(reward, "Return")),
         markup.table(["", "success", "95 % interval", "tip error, mm", "return", "95 % interval"], rows),
-        markup.paragraph("Better by, episode for episode:", "note after"),
+        markup.paragraph("The difference, episode for episode:", "note after"),
         markup.table(
             ["", "success, points", "95 % interval", "return", "95 % interval"],
             [

@@ -13,7 +13,7 @@ from fleet.demo.typist import Typist
 
 HOST = "127.0.0.1"
 PORTS = 3  # control, bulk, operator
-SHARED_STEPS = 4500  # three robots at 25 Hz: a minute, the restart included
+SHARED_STEPS = 30_000  # three robots as fast as two cores simulate them: under a minute, the restart included
 STATUS_EVERY_S = 3.0  # a status is a process of its own, half a second of a core
 READY_S = 30.0
 GATHER_S = 150.0

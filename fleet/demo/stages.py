@@ -142,7 +142,7 @@ def robot(places: Places, hub_at: str, name: str) -> Words:
     seed = ROBOT_SEED + (*ROBOTS, STRANGER).index(name)
     return words(
         "fleet", "robot", "--hub", hub_at, "--keys", places.keys, "--name", name, "--dir", places.robots / name,
-        "--artifact", places.artifact("v1"), "--backend", TEST_ENGINE, "--seed", seed,
+        "--artifact", places.artifact("v1"), "--backend", TEST_ENGINE, "--rate", "fast", "--seed", seed,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ p { margin: 0 0 12px; max-width: 68ch; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 24px; margin-top: 20px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 24px 0 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 16px; }
-.tile b { display: block; font-size: 26px; line-height: 1.2; letter-spacing: -0.02em; font-variant-numeric: tabular-nums; }
+.tile b { display: block; font-size: 25px; line-height: 1.2; white-space: nowrap; letter-spacing: -0.02em; font-variant-numeric: tabular-nums; }
 .tile span { display: block; font-size: 13px; color: var(--muted); }
 .tile.good b { color: var(--good); } .tile.bad b { color: var(--warn); }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 28px; margin-top: 16px; }

@@ -1,0 +1,37 @@
+# Needs Python 3.11, git and make. `make` alone lists the targets.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check bench
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything in it; done once, again when pyproject.toml changes
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "make: $(PYTHON) not found. PyBullet has wheels up to Python 3.11; install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off -e '.[fleet,sim,train,dev]'
+	@touch $@
+
+demo: $(STAMP) ## the whole job end to end in less than 8 minutes; prints where its report is
+	@$(BIN)/flexor demo
+
+test: $(STAMP) ## the tests; the last line is pytest's
+	@$(BIN)/pytest -m "not slow and not hardware"
+
+test-slow: $(STAMP) ## minutes of training and soaking
+	@$(BIN)/pytest -m "slow and not hardware"
+
+check: $(STAMP) ## linter, formatter and type checker
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(STAMP) ## the figures this project quotes, measured on this machine
+	@$(BIN)/flexor bench
