@@ -35,6 +35,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "fleet hold": ("fleet.cli:hold", "freeze the running rollout, or go on with it"),
     "fleet rollback": ("fleet.cli:rollback", "take the last rollout back on all robots"),
     "fleet export": ("fleet.cli:export", "seal a hub's experience into packs for a learner"),
+    "bench sim": ("sim.cli:bench", "simulated seconds per second, and what is around the engine"),
+    "bench onboard": ("robot.onboard.cli:bench", "latency and processor share of a decision at the control rate"),
 }
 
 GROUPS = {  # first words of names of two
@@ -48,6 +50,7 @@ EXTRA_OF_MODULE = {
     **dict.fromkeys(("torch", "onnx", "tensorboard"), "train"),
     **dict.fromkeys(("zmq", "tuf", "securesystemslib", "cryptography", "pyarrow", "prometheus_client"), "fleet"),
     **dict.fromkeys(("starlette", "uvicorn"), "fleet"),
+    **dict.fromkeys(("dynamixel_sdk", "serial"), "hardware"),
     "stable_baselines3": "dev",
 }
 

@@ -1,14 +1,27 @@
 """The last filter between a policy and the motors, and the states a controller may be in. Pure: no clock, no I/O.
 
-A command passes in this order: finite check, slew clamp |q* - q*_prev| <= v_max dt, position clamp. What was clamped is counted.
+A command passes in this order; p is the target sent last, q and qd are what the joint's sensors say. What changed is counted.
+
+| stage    | bound                                                                                                    |
+|----------|----------------------------------------------------------------------------------------------------------|
+| finite   | a NaN or an infinity anywhere is refused: nothing is sent                                                |
+| slew     | |q* - p| <= slew                                                                                         |
+| position | lower <= q* <= upper                                                                                     |
+| velocity | |q* - p| <= v_max dt: a target that was outside the range comes back no faster than the joint may move   |
+| torque   | |k_p (q* - q) - k_d qd| <= tau_max: a blocked or pushed joint takes its target along                     |
+| barrier  | qd <= alpha (upper - q) + touch, both ways: a joint about to hit its stop is damped, and the target's     |
+|          | own speed keeps the same rule without touch                                                              |
+
+Torque and barrier yield towards where the joint is, and may do so faster than the velocity stage allows.
 
 | mode    | what is commanded                                  | left by                                   |
 |---------|----------------------------------------------------|-------------------------------------------|
-| HOLD    | the last target that was sent                      | no fault: POLICY; a fault: DAMPING        |
+| HOLD    | the last target that was sent; a body stands       | no fault: POLICY; a fault: DAMPING        |
 | POLICY  | the policy's filtered target                       | any fault: HOLD in the same period        |
 | DAMPING | the joint angles as measured: the servos only damp | an operator's `rearm`                     |
 
 A fault in period k is answered by HOLD in period k and by DAMPING in period k + 1. An emergency stop goes straight to DAMPING.
+Every switch is bumpless: HOLD sends what was sent, DAMPING leaves its targets where the joints are, POLICY fades in (`blend`).
 
 | age of the sensor data | is            |
 |------------------------|---------------|
@@ -24,10 +37,14 @@ from typing import NamedTuple
 import numpy as np
 
 from robot.description.model import RobotModel
-from robot.errors import NotFiniteError
+from robot.errors import FlexorError, NotFiniteError
 
 LATE_PERIODS = 1.5
 STALE_PERIODS = 3.5  # three answers in a row are missing
+STAGES = ("slew", "position", "velocity", "torque", "barrier")
+TOUCH = 0.1  # of a joint's largest speed: a stop may be met so fast
+NO_MOTOR_RAD = 1e9  # a joint that no servo drives has no torque to bound
+SANE = 1e12  # sum of squares of all angles and speeds; beyond it something is broken or not a number
 
 
 class Mode(StrEnum):
@@ -44,67 +61,239 @@ class Fault(StrEnum):
     STRANGE = "observations far from what the policy was trained on"
 
 
+class LimitsError(FlexorError, ValueError):
+    """Limits that bound nothing, or contradict each other."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a joint may be asked for.
+    """What a joint may be asked for. Arrays have shape (n_joints,).
 
     Attributes:
         joint_names: For messages.
-        lower_rad, upper_rad: Position range, shape (n_joints,) [rad].
-        max_step_rad: Largest change of the target in one period, shape (n_joints,) [rad].
+        lower_rad, upper_rad: Position range [rad].
+        slew_rad: Largest change of the target in one period that an operator allows [rad].
+        max_step_rad: The same by the joint's speed limit, v_max dt [rad].
+        torque_rad: tau_max / k_p: how far the target may lead the joint at rest [rad].
+        damping_s: k_d / k_p of the drive [s].
+        alpha_1_s: Rate of the barrier, at most 1 / dt [1/s].
+        touch_rad_s: Speed at which a joint may meet its stop [rad/s].
+        dt_s: Control period [s].
     """
 
     joint_names: tuple[str, ...]
     lower_rad: np.ndarray
     upper_rad: np.ndarray
+    slew_rad: np.ndarray
     max_step_rad: np.ndarray
+    torque_rad: np.ndarray
+    damping_s: np.ndarray
+    touch_rad_s: np.ndarray
+    alpha_1_s: float
+    dt_s: float
+
+    def __post_init__(self) -> None:
+        shape = (len(self.joint_names),)
+        for name in ("lower_rad", "upper_rad", "slew_rad", "max_step_rad", "torque_rad", "damping_s", "touch_rad_s"):
+            value = getattr(self, name)
+            if value.shape != shape or not np.isfinite(value).all():
+                raise LimitsError(f"{name} must be {shape[0]} finite numbers, got {value.tolist()}")
+        for name in ("slew_rad", "max_step_rad", "torque_rad"):
+            if not (getattr(self, name) > 0.0).all():
+                raise LimitsError(f"{name} must be > 0, got {getattr(self, name).tolist()}")
+        if not (self.lower_rad < self.upper_rad).all():
+            raise LimitsError("lower_rad must be below upper_rad for every joint")
+        if not 0.0 < self.alpha_1_s <= 1.0 / self.dt_s * (1.0 + 1e-9):
+            raise LimitsError(
+                f"alpha_1_s must be > 0 and at most 1 / dt = {1.0 / self.dt_s:g}, got {self.alpha_1_s}; "
+                "a larger one passes the stop within a period"
+            )
 
     @classmethod
-    def of(cls, model: RobotModel, dt_s: float) -> "Limits":
-        """The limits a description states, for a control period."""
-        speed = np.array([joint.max_speed_rad_s for joint in model.joints])
+    def of(cls, model: RobotModel, dt_s: float, *, slew: float = 1.0, alpha_1_s: float | None = None) -> "Limits":
+        """The limits a description states, for a control period.
+
+        Args:
+            model: Its joint ranges, speeds, torques, and the gains of the drives at the joint: servo stiffness times the
+                squared moment arm of the tendon that drives it.
+            dt_s: Control period [s].
+            slew: Share of the speed limit that targets may use, 0..1.
+            alpha_1_s: Rate of the barrier; 1 / dt when None, the least that keeps a joint inside [1/s].
+        """
+        step = np.array([joint.max_speed_rad_s for joint in model.joints]) * dt_s
+        stiffness, damping = np.zeros(len(step)), np.zeros(len(step))  # at the joint [N m/rad], [N m s/rad]
+        for tendon in model.tendons:
+            i = model.index(tendon.joint)
+            arm_m = next(arm.flexor_m for arm in tendon.arms if arm.joint == tendon.joint)
+            stiffness[i] += tendon.servo_stiffness_n_m * arm_m**2
+            damping[i] += tendon.servo_damping_n_s_m * arm_m**2
+        driven = stiffness > 0.0
+        torque = np.full(len(step), NO_MOTOR_RAD)
+        torque[driven] = np.array([joint.max_torque_nm for joint in model.joints])[driven] / stiffness[driven]
         return cls(
             joint_names=model.joint_names,
             lower_rad=model.lower_rad,
             upper_rad=model.upper_rad,
-            max_step_rad=speed * dt_s,
+            slew_rad=slew * step,
+            max_step_rad=step,
+            torque_rad=torque,
+            damping_s=np.divide(damping, stiffness, out=np.zeros(len(step)), where=driven),
+            touch_rad_s=TOUCH / dt_s * step,
+            alpha_1_s=1.0 / dt_s if alpha_1_s is None else alpha_1_s,
+            dt_s=dt_s,
         )
 
 
 class Filtered(NamedTuple):
-    """A target that may be sent, shape (n_joints,) [rad], and how many joints each clamp changed."""
+    """A target that may be sent, a fresh array of the filter's shape [rad], and how many joints each stage changed."""
 
     target_rad: np.ndarray
-    slewed: int
-    clamped: int
+    slew: int = 0
+    position: int = 0
+    velocity: int = 0
+    torque: int = 0
+    barrier: int = 0
 
 
-def limit(target_rad: np.ndarray, previous_rad: np.ndarray, limits: Limits) -> Filtered:
-    """Make a target safe to send.
+class Filter:
+    """The stages of the table above, for one robot. A target that needs no change comes back with the same bits.
+
+    `robot.onboard.filter` is the same in C, five times faster; a test holds the two together.
 
     Args:
-        target_rad: What the policy asks for, shape (n_joints,) [rad].
-        previous_rad: What was sent last, finite, shape (n_joints,) [rad].
         limits: Of the robot.
-
-    Raises:
-        NotFiniteError: A target is NaN or infinite; the joints are named. Send nothing then.
+        batch: Leading shape of what is filtered at once; () for a control loop. All rows are independent.
     """
-    finite = np.isfinite(target_rad)
-    if not finite.all():
-        bad = {limits.joint_names[i]: float(target_rad[i]) for i in np.flatnonzero(~finite)}
-        raise NotFiniteError("target_rad", bad)
-    slewed = np.maximum(np.minimum(target_rad, previous_rad + limits.max_step_rad), previous_rad - limits.max_step_rad)
-    safe = np.maximum(np.minimum(slewed, limits.upper_rad), limits.lower_rad)
-    if not (safe != target_rad).any():
-        return Filtered(safe, 0, 0)
-    return Filtered(safe, int(np.count_nonzero(slewed != target_rad)), int(np.count_nonzero(safe != slewed)))
+
+    def __init__(self, limits: Limits, batch: tuple[int, ...] = ()) -> None:
+        self.limits = limits
+        shape = (*batch, len(limits.joint_names))
+        self._lower, self._upper = (np.array(b, dtype=np.float64) for b in (limits.lower_rad, limits.upper_rad))
+        self._slew = np.minimum(limits.slew_rad, limits.max_step_rad)
+        self._step, self._torque, self._lag = limits.max_step_rad, limits.torque_rad, limits.damping_s
+        self._share = min(1.0, limits.alpha_1_s * limits.dt_s)  # of the way to the stop, per period
+        touch = limits.touch_rad_s / limits.alpha_1_s
+        self._nearest, self._farthest = self._lower - touch, self._upper + touch
+        self._ahead = np.full(shape[-1], 1.0 / limits.alpha_1_s)  # an array: a scalar is converted in every call
+        # Four bounds in two comparisons: target in range, near the last one, near the joint; joint not running into a stop.
+        rows = np.empty((5, *shape))  # the target three times, where the joint is about to be, where its torque is zero
+        self._targets, self._values, self._joint = rows[:3], rows[:4], rows[3:]
+        self._centre = rows[4]
+        bounds = np.empty((2, 4, *shape))
+        bounds[0, 0], bounds[1, 0], bounds[0, 3], bounds[1, 3] = (
+            self._lower,
+            self._upper,
+            self._nearest,
+            self._farthest,
+        )
+        (self._low, self._high), self._near_last, self._near_joint = bounds, bounds[:, 1], bounds[:, 2]
+        one = (1,) * len(batch)
+        self._slews = np.stack([-self._slew, self._slew]).reshape(2, *one, -1)
+        self._torques = np.stack([-self._torque, self._torque]).reshape(2, *one, -1)
+        self._leads = np.stack([self._ahead, self._lag]).reshape(2, *one, -1)
+        self._outside = np.empty((2, 4, *shape), dtype=bool)
+        self._below, self._above = self._outside
+        self._stage, self._changed = np.empty((6, *shape)), np.empty((5, *shape), dtype=bool)
+        self._a, self._b = np.empty(shape), np.empty(shape)
+
+    def __call__(
+        self, target_rad: np.ndarray, previous_rad: np.ndarray, q_rad: np.ndarray, qd_rad_s: np.ndarray
+    ) -> Filtered:
+        """Make a target safe to send.
+
+        Args:
+            target_rad: What the policy asks for, shape (*batch, n_joints) [rad].
+            previous_rad: What was sent last [rad].
+            q_rad, qd_rad_s: Joint angles and speeds as measured [rad], [rad/s].
+
+        Raises:
+            NotFiniteError: A number is NaN or infinite; the joints are named. Send nothing then.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # absurd numbers are bounded like all others
+            return self._filtered(target_rad, previous_rad, q_rad, qd_rad_s)
+
+    def _filtered(self, *row: np.ndarray) -> Filtered:
+        target, previous, q, qd = row
+        if not self._squares(row) < SANE:  # also where it is NaN
+            self._check(*row)
+            return self._stages(*row)
+        self._targets[:] = target
+        joint = self._joint
+        np.multiply(self._leads, qd, joint)
+        np.add(joint, q, joint)
+        np.add(previous, self._slews, self._near_last)
+        np.add(self._centre, self._torques, self._near_joint)
+        np.less(self._values, self._low, self._below)
+        np.greater(self._values, self._high, self._above)
+        if self._share < 1.0 or np.count_nonzero(self._outside):
+            return self._stages(*row)
+        return Filtered(np.array(target))
+
+    def _squares(self, rows: tuple[np.ndarray, ...]) -> float:
+        total = 0.0
+        for row in rows:
+            flat = row.reshape(-1)
+            total += flat.dot(flat)
+        return total
+
+    def _check(self, *rows: np.ndarray) -> None:
+        for name, row in zip(("target_rad", "previous_rad", "q_rad", "qd_rad_s"), rows):
+            finite = np.isfinite(row)
+            if not finite.all():
+                where = np.argwhere(~finite)
+                bad = {self.limits.joint_names[at[-1]]: float(row[tuple(at)]) for at in where}
+                raise NotFiniteError(name, bad)
+
+    def _stages(self, target: np.ndarray, p: np.ndarray, q: np.ndarray, qd: np.ndarray) -> Filtered:
+        """All bounds one after the other."""
+        stage, a, b = self._stage, self._a, self._b
+        stage[0] = target
+        _between(stage[0], np.subtract(p, self._slew, out=a), np.add(p, self._slew, out=b), stage[1])
+        _between(stage[1], self._lower, self._upper, stage[2])
+        lowest, highest = np.subtract(p, self._step, out=a), np.add(p, self._step, out=b)
+        _between(stage[2], lowest, highest, stage[3])
+        # the range, or as near to it as a target from outside may come in one period
+        low, high = np.minimum(self._lower, highest), np.maximum(self._upper, lowest)
+        centre = self._lag * qd + q
+        _between(stage[3], centre - self._torque, centre + self._torque, stage[4])
+        floor, ceiling = low, high
+        if self._share < 1.0:
+            floor = np.maximum(low, np.minimum(p + self._share * (self._lower - p), highest))
+            ceiling = np.minimum(high, np.maximum(p + self._share * (self._upper - p), lowest))
+        _between(stage[4], floor, ceiling, stage[5])
+        ahead = np.add(np.multiply(qd, self._ahead, out=a), q, out=a)  # where the joint is about to be
+        rising, falling = ahead > self._farthest, ahead < self._nearest
+        if rising.any() or falling.any():
+            here = np.maximum(np.minimum(q, high), low)
+            np.minimum(stage[5], here, out=stage[5], where=rising)
+            np.maximum(stage[5], here, out=stage[5], where=falling)
+        np.not_equal(stage[1:], stage[:-1], out=self._changed)
+        return Filtered(stage[5].copy(), *(int(np.count_nonzero(row)) for row in self._changed))
+
+
+def _between(value: np.ndarray, low: np.ndarray, high: np.ndarray, out: np.ndarray) -> None:
+    np.minimum(value, high, out=out)
+    np.maximum(out, low, out=out)
 
 
 def damping_target(q_rad: np.ndarray, previous_rad: np.ndarray, limits: Limits) -> np.ndarray:
     """Targets at which a position servo only damps: where the joint is, or what was sent last where no encoder says."""
     where = np.where(np.isfinite(q_rad), q_rad, previous_rad)
     return np.maximum(np.minimum(where, limits.upper_rad), limits.lower_rad)
+
+
+def blend(target_rad: np.ndarray, held_rad: np.ndarray, done: int, periods: int) -> np.ndarray:
+    """A policy's target faded in over what was held, so that taking over is bumpless.
+
+    Args:
+        target_rad: What the policy asks for [rad].
+        held_rad: What was sent last, before the policy took over [rad].
+        done: Periods since it took over, from 0.
+        periods: Length of the fade; the target itself from there on, with the same bits.
+    """
+    if done >= periods:
+        return target_rad
+    return held_rad + (done + 1) / (periods + 1) * (target_rad - held_rad)
 
 
 def sensor_fault(age_s: float, period_s: float) -> Fault | None:

@@ -34,8 +34,9 @@ def model(
     opset: int = 18,
     seed: int = 0,
     activations: tuple[str, ...] = ("Elu", "Tanh"),
+    vigour: float = 1.0,
 ) -> onnx.ModelProto:
-    """obs -> clip -> (normalise) -> Gemm, Elu, Gemm, Tanh, Gemm -> actions -> joint_targets."""
+    """obs -> clip -> (normalise) -> Gemm, Elu, Gemm, Tanh, Gemm times vigour -> actions -> joint_targets."""
     rng = np.random.default_rng(seed)
     body = graph_contract or contract  # the contract the graph is built from, when a test wants them to disagree
     n, m = body.observation_size, body.action_size
@@ -58,9 +59,16 @@ def model(
         x = node("Clip", "limited", x, weight("z.low", -10.0), weight("z.high", 10.0))
     width = n
     for i, size in enumerate((*hidden, m)):
-        w = weight(f"w{i}", rng.normal(0.0, width**-0.5, (size, width)))
+        w = weight(f"w{i}", rng.normal(0.0, width**-0.5, (size, width)) * (vigour if i == len(hidden) else 1.0))
         last = i == len(hidden)
-        x = node("Gemm", "actions" if last else f"gemm{i}", x, w, weight(f"b{i}", rng.normal(0, 0.1, size)), transB=1)
+        x = node(
+            "Gemm",
+            "actions" if last else f"gemm{i}",
+            x,
+            w,
+            weight(f"b{i}", rng.normal(0, 0.1, size) * (vigour if last else 1.0)),
+            transB=1,
+        )
         if not last:
             x = node(activations[i % len(activations)], f"act{i}", x)
         width = size

@@ -27,6 +27,7 @@ WIRE = {
 
 MAY_IMPORT = {  # most specific package first; the standard library and numpy are free to all
     "robot.onboard": {"robot", "onnxruntime", "msgspec"},
+    "robot.motorbus": {"robot", "dynamixel_sdk"},  # the SDK by importlib, when a bus is opened
     "robot": {"robot", "msgspec"},
     "sim": {"sim", "robot", "msgspec", *ENGINES},
     "policies": {

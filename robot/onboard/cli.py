@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+HARDWARE_BLEND_S = 0.5  # a real hand is taken over gently
+
 
 def run(
     artifact: str,
@@ -12,12 +14,17 @@ def run(
     inference: str = "auto",
     explore: bool = False,
     realtime: bool = True,
+    bus: str = "sim",
+    calibration: Path | None = None,
+    flight: Path | None = None,
+    flight_s: float = 10.0,
     json: Path | None = None,
 ) -> None:
     """Run an exported policy in the onboard loop: absolute deadlines, safety filter, latency and energy.
 
     The robot, simulated or real, lives in another process; this one imports neither torch nor an engine. The artifact is judged
-    before the first command: contract, operators, golden vectors. Ctrl-C ends the run in order.
+    before the first command: contract, operators, golden vectors. Ctrl-C ends the run in order. The last seconds are written as
+    an MCAP file on a fault, on SIGUSR1, and when the process dies.
 
     Args:
         artifact: Folder of an artifact, or the name of a shipped one (hand_reach, hand_reach/v1).
@@ -27,21 +34,43 @@ def run(
         inference: What runs the network: c (generated, compiled here), onnxruntime, numpy, or auto for the fastest here.
         explore: Add the training's noise to the actions.
         realtime: Ask for locked memory and real-time priority; what is refused is said.
+        bus: Motors of the hardware backend: sim, or a serial port such as /dev/ttyUSB0.
+        calibration: Calibration file of the hardware backend (TOML); a simulated bus needs none.
+        flight: Folder for flight recordings; ~/.local/state/flexor/flight when not given.
+        flight_s: Seconds that a recording holds; 0 to keep none.
         json: Write the figures to this file, too.
 
     Example:
         flexor run hand_reach --backend pybullet --seconds 10
+        flexor run hand_reach --backend hardware --bus /dev/ttyUSB0 --calibration hand.toml
     """
     from robot.onboard import artifact as artifacts
     from robot.onboard import tables
+    from robot.onboard.flight import default_folder
     from robot.onboard.loop import LoopConfig
     from robot.onboard.realtime import stop_on_signals
     from robot.onboard.start import drive
 
     loaded = artifacts.load(artifact)
-    config = LoopConfig(seconds=seconds, realtime=realtime, exploration_std=loaded.exploration_std if explore else None)
+    config = LoopConfig(
+        seconds=seconds,
+        realtime=realtime,
+        exploration_std=loaded.exploration_std if explore else None,
+        blend_s=HARDWARE_BLEND_S if backend == "hardware" else 0.0,
+    )
     with stop_on_signals() as should_stop:
-        done = drive(loaded, backend, config=config, seed=seed, inference=inference, should_stop=should_stop)
+        done = drive(
+            loaded,
+            backend,
+            config=config,
+            seed=seed,
+            inference=inference,
+            should_stop=should_stop,
+            bus=bus,
+            calibration=calibration,
+            flight=(flight or default_folder()) if flight_s > 0.0 else None,
+            flight_s=flight_s,
+        )
     figures = tables.run_figures(done, backend)
     print(tables.run_table(done, backend))
     if json is not None:
@@ -56,22 +85,31 @@ def run(
 def inspect(artifact: str, json: Path | None = None) -> None:
     """Print what an artifact expects and gives: every observation with unit and range, every action with joint and scale.
 
+    A policy of another stack (mjlab, whole_body_tracking) is explained as far as its metadata goes, and what that leaves open is
+    listed.
+
     Args:
-        artifact: Folder of an artifact, or the name of a shipped one.
+        artifact: Folder of an artifact, the name of a shipped one, or an .onnx file of another stack.
         json: Write the same to this file, too.
 
     Example:
         flexor inspect hand_reach
     """
     from robot.onboard import artifact as artifacts
-    from robot.onboard import tables
+    from robot.onboard import foreign, tables
 
-    loaded = artifacts.load(artifact)
-    print(tables.artifact_table(loaded))
+    other = foreign.find(artifact)
+    if other is not None:
+        explained = foreign.explain(other)
+        text, figures = tables.foreign_table(explained), foreign.figures(explained)
+    else:
+        loaded = artifacts.load(artifact)
+        text, figures = tables.artifact_table(loaded), tables.artifact_figures(loaded)
+    print(text)
     if json is not None:
         from robot.report import write_json
 
-        write_json(json, command="inspect", seed=None, results=tables.artifact_figures(loaded))
+        write_json(json, command="inspect", seed=None, results=figures)
 
 
 def diff(a: str, b: str) -> None:
@@ -130,15 +168,22 @@ def bench(
     import msgspec
 
     from robot.onboard import tables
-    from robot.onboard.bench import compare
+    from robot.onboard.bench import compare, filter_cost
 
     def progress(line: str) -> None:
         print(line, file=sys.stderr)
 
     costs = compare(artifact, rate_hz=rate_hz, seconds=seconds, repeats=repeats, progress=progress)
     print(tables.bench_table(costs, rate_hz))
+    filtering = filter_cost()
+    print("safety filter, 29 joints: " + ", ".join(f"{key[7:-7]} {value:.1f} us" for key, value in filtering.items()))
     if json is not None:
         from robot.report import write_json
 
-        results = {"rate_hz": rate_hz, "repeats": repeats, **{cost.mode: msgspec.to_builtins(cost) for cost in costs}}
+        results = {
+            "rate_hz": rate_hz,
+            "repeats": repeats,
+            **filtering,
+            **{cost.mode: msgspec.to_builtins(cost) for cost in costs},
+        }
         write_json(json, command="bench onboard", seed=None, results=results)

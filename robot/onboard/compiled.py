@@ -62,8 +62,13 @@ def _owned(path: Path) -> bool:
     return info.st_uid == os.getuid() and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def build(text: str, folder: Path | None = None) -> Path:
+def build(text: str, folder: Path | None = None, flags: tuple[str, ...] = FLAGS) -> Path:
     """The shared library of some C text, compiled unless it is in the cache.
+
+    Args:
+        text: The C.
+        folder: The cache; `cache_folder()` when None.
+        flags: For the compiler.
 
     Raises:
         CompilerError: No compiler, or it refused, or the cache is writable by others.
@@ -73,7 +78,7 @@ def build(text: str, folder: Path | None = None) -> Path:
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, timeout=COMPILE_TIMEOUT_S, check=False
     ).stdout
-    key = hashlib.sha256(b"\0".join([text.encode(), " ".join(FLAGS).encode(), version, _cpu_features().encode()]))
+    key = hashlib.sha256(b"\0".join([text.encode(), " ".join(flags).encode(), version, _cpu_features().encode()]))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not _owned(folder):
         raise CompilerError(f"others may write to {folder}; do: chmod 700 {folder}")
@@ -83,7 +88,7 @@ def build(text: str, folder: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as work:
         source, draft = Path(work) / "policy.c", Path(work) / "policy.so"
         source.write_text(text)
-        command = [compiler, *FLAGS, "-shared", "-fPIC", "-o", str(draft), str(source), "-lm"]
+        command = [compiler, *flags, "-shared", "-fPIC", "-o", str(draft), str(source), "-lm"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired as error:

@@ -6,6 +6,7 @@ Latency is counted from the moment the period starts (the process was woken, the
 robot's link. A period whose predecessor is not over yet is skipped and counted as missed; the loop never runs two in a burst.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,8 @@ from robot.energy import copper_w, winding_ohm
 from robot.errors import NotFiniteError
 from robot.experience import Chunk
 from robot.onboard.explore import checked_std, sample
+from robot.onboard.filter import TargetFilter
+from robot.onboard.flight import FlightRecorder
 from robot.onboard.inference import Inference
 from robot.onboard.loop_report import LoopReport, Tally
 from robot.onboard.realtime import Clock, MonotonicClock, realtime
@@ -26,6 +29,7 @@ from robot.safety import Fault, Mode
 from robot.state import Command
 
 WARM_UP_CALLS = 100
+NOTHING_CHANGED = (0,) * len(safety.STAGES)
 DAMPING_PERIODS = 2  # after a fault the joints are damped for this long, then the loop ends
 
 
@@ -39,6 +43,8 @@ class LoopConfig:
         paced: False to step as fast as the robot answers; deadlines mean nothing then.
         realtime: Ask for locked memory and real-time priority.
         exploration_std: Noise on the actions, shape (n_actions,), None to act without.
+        blend_s: The policy fades in over this long when it takes over, at the start and after a `rearm`. A simulated
+            episode starts as the policy was trained, with 0 [s].
     """
 
     seconds: float | None = None
@@ -46,6 +52,7 @@ class LoopConfig:
     paced: bool = True
     realtime: bool = False
     exploration_std: np.ndarray | None = None
+    blend_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +62,8 @@ class Decision:
     observation: np.ndarray
     action: np.ndarray
     log_prob: float
-    target_rad: np.ndarray
+    asked_rad: np.ndarray
+    filtered: safety.Filtered
 
 
 def never() -> bool:
@@ -80,6 +88,9 @@ class ControlLoop:
         strangeness: Out-of-distribution score, None for none.
         should_stop: Asked once per period.
         estop: Asked once per period; wins over everything.
+        rearm: Asked once per period of DAMPING: an operator's word that the fault is gone. None to end after a fault.
+        limiter: The filter, made of the robot's limits; the one in numpy when None.
+        flight: Keeps the last seconds, and is asked for a recording when a fault begins; not closed.
         clock: Time.
     """
 
@@ -96,6 +107,9 @@ class ControlLoop:
         strangeness: safety.Strangeness | None = None,
         should_stop: Callable[[], bool] = never,
         estop: Callable[[], bool] = never,
+        rearm: Callable[[], bool] | None = None,
+        limiter: TargetFilter | None = None,
+        flight: FlightRecorder | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._robot, self._interface, self._inference = robot, interface, inference
@@ -107,7 +121,11 @@ class ControlLoop:
         std = np.zeros(contract.action_size) if config.exploration_std is None else config.exploration_std
         self._std = checked_std(std, contract.action_size)
         self._dt_s, self._period_ns = contract.dt_s, round(1e9 / contract.control_hz)
-        self._limits = safety.Limits.of(robot.model, contract.dt_s)
+        self._filter = limiter or safety.Filter(safety.Limits.of(robot.model, contract.dt_s))
+        self._limits = self._filter.limits
+        self._rearm, self._flight = rearm, flight
+        self._blend_periods = round(config.blend_s * contract.control_hz)
+        self._blended = 0
         self._winding_ohm = winding_ohm(robot.model)
         self._tally = Tally()
         self._watch, self._fault_text, self._strange_in_a_row = safety.Watch(), "", 0
@@ -143,13 +161,14 @@ class ControlLoop:
         for _ in range(WARM_UP_CALLS):
             mean, _ = self._inference.act(zeros)
             sample(mean, self._std, rng)
+            self._filter(self._sent_rad, self._sent_rad, self._sent_rad, 0.0 * self._sent_rad)
         self._inference.reset()
 
     def _periods(self, start_ns: int) -> None:
         config, clock, tally = self._config, self._clock, self._tally
         end_ns = None if config.seconds is None else start_ns + round(config.seconds * 1e9)
         deadline_ns, damped = start_ns, 0
-        while damped < DAMPING_PERIODS:
+        while damped < DAMPING_PERIODS or self._rearm is not None:
             woken_ns = clock.now_ns()
             if (end_ns is not None and woken_ns >= end_ns) or tally.episodes == config.episodes or self._should_stop():
                 return
@@ -157,6 +176,8 @@ class ControlLoop:
             tally.periods += 1
             tally.lateness.add(max(0, woken_ns - deadline_ns))
             damped += self._watch.mode is Mode.DAMPING
+            if self._watch.mode is Mode.DAMPING and self._rearm is not None and self._rearm():
+                self._take_over()
             if self._robot.feedback.over and self._watch.mode is Mode.POLICY:
                 self._next_episode()
                 deadline_ns = clock.now_ns()  # a reset takes as long as it takes; then a whole period at rest
@@ -164,6 +185,14 @@ class ControlLoop:
                 deadline_ns = self._wait(deadline_ns + self._period_ns)
             else:
                 deadline_ns = clock.now_ns()
+
+    def _take_over(self) -> None:
+        """Back from DAMPING: the policy starts anew from where the joints are, and fades in."""
+        self._cut_off()  # what follows is no continuation of the episode
+        self._watch, self._fault_text, self._strange_in_a_row = safety.rearm(self._watch), "", 0
+        self._blended = 0
+        self._memory = self._interface.memory(self._memory.goal)
+        self._inference.reset()
 
     def _wait(self, deadline_ns: int) -> int:
         """Sleep until the next deadline that can still be met, and say which one that was."""
@@ -178,10 +207,12 @@ class ControlLoop:
 
     def _period(self, woken_ns: int) -> None:
         """Decide, command, and take in the answer."""
-        decision, fault = self._decide(woken_ns) if self._watch.fault is None else (None, None)
+        had = self._watch.fault
+        decision, fault = self._decide(woken_ns) if had is None else (None, None)
         self._watch = safety.advance(self._watch, fault=fault, estop=self._estop())
         if self._watch.mode is Mode.POLICY and decision is not None:
-            target = decision.target_rad
+            target = decision.filtered.target_rad
+            self._count(decision.filtered)
         elif self._watch.mode is Mode.DAMPING:
             target = safety.damping_target(self._state.q_rad, self._sent_rad, self._limits)
         else:
@@ -189,6 +220,8 @@ class ControlLoop:
         self._robot.send(Command(target_rad=target))
         self._sent_rad, self._sent_ns = target, self._clock.now_ns()
         self._tally.latency.add(self._sent_ns - woken_ns)
+        if self._flight is not None:
+            self._note(self._flight, decision, woken_ns, began=had is None and self._watch.fault is not None)
         self._answer(decision if self._watch.mode is Mode.POLICY else None)
 
     def _decide(self, woken_ns: int) -> tuple[Decision | None, Fault | None]:
@@ -196,11 +229,12 @@ class ControlLoop:
         age_s = (woken_ns - self._fresh_ns) * 1e-9
         self._tally.late_states += safety.sensor_late(age_s, self._dt_s)
         if fault := safety.sensor_fault(age_s, self._dt_s):
+            self._fault_text = self._with_complaint(f"{1e3 * age_s:.0f} ms")
             return None, fault
         try:
             observation = self._interface.observe(self._state, self._memory)
         except NotFiniteError as error:
-            self._fault_text = str(error)
+            self._fault_text = self._with_complaint(error)
             return None, Fault.OBSERVATION
         if fault := self._strange(observation):
             return None, fault
@@ -209,14 +243,52 @@ class ControlLoop:
         self._tally.inference.add(self._clock.now_ns() - before_ns)
         action, log_prob = sample(mean, self._std, self._rng)
         try:
-            asked = self._interface.command(action, self._state)
-            filtered = safety.limit(asked.target_rad, self._sent_rad, self._limits)
+            asked_rad = self._interface.command(action, self._state).target_rad
         except NotFiniteError as error:
             self._fault_text = str(error)
             return None, Fault.ACTION
-        self._tally.slewed += filtered.slewed
-        self._tally.clamped += filtered.clamped
-        return Decision(observation=observation, action=action, log_prob=log_prob, target_rad=filtered.target_rad), None
+        wanted_rad = safety.blend(asked_rad, self._sent_rad, self._blended, self._blend_periods)
+        self._blended += 1
+        try:
+            filtered = self._filter(wanted_rad, self._sent_rad, self._state.q_rad, self._state.qd_rad_s)
+        except NotFiniteError as error:  # an encoder that this policy does not look at
+            self._fault_text = self._with_complaint(error)
+            return None, Fault.OBSERVATION
+        decision = Decision(
+            observation=observation, action=action, log_prob=log_prob, asked_rad=asked_rad, filtered=filtered
+        )
+        return decision, None
+
+    def _with_complaint(self, text: object) -> str:
+        """A fault's text, and what the robot itself has to say of it, where it says anything."""
+        complaint = getattr(self._robot, "complaint", "")
+        return f"{text}; {complaint}" if complaint else str(text)
+
+    def _count(self, filtered: safety.Filtered) -> None:
+        tally = self._tally
+        tally.slewed += filtered.slew
+        tally.clamped += filtered.position
+        tally.slowed += filtered.velocity
+        tally.eased += filtered.torque
+        tally.braked += filtered.barrier
+
+    def _note(self, flight: FlightRecorder, decision: Decision | None, woken_ns: int, *, began: bool) -> None:
+        """One period into the flight recorder; the beginning of a fault asks for a recording once it is in."""
+        flight.note(
+            self._state,
+            mode=self._watch.mode,
+            fault=self._watch.fault,
+            fault_text=self._fault_text,
+            latency_us=(self._sent_ns - woken_ns) * 1e-3,
+            changed=decision.filtered[1:] if decision else NOTHING_CHANGED,
+            observation=decision.observation if decision else None,
+            action=decision.action if decision else None,
+            asked_rad=decision.asked_rad if decision else None,
+            sent_rad=self._sent_rad,
+            time_ns=time.time_ns(),
+        )
+        if began:
+            flight.request("fault")
 
     def _strange(self, observation: np.ndarray) -> Fault | None:
         if self._strangeness is None:

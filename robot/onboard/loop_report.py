@@ -24,7 +24,8 @@ class LoopReport:
         episodes, successes: Whole episodes, and those whose goal held at their end.
         success_steps: Steps after which the goal held.
         reward_sum: Over all steps.
-        slewed, clamped: Joint targets that the filter changed.
+        slewed, clamped, slowed, eased, braked: Joint targets that each stage of the filter changed: slew, position,
+            velocity, torque, barrier.
         late_states: Periods with sensor data past `safety.LATE_PERIODS`.
         strangeness_max: Largest out-of-distribution score.
         copper_j: Heat in the motor windings over the run [J].
@@ -47,6 +48,9 @@ class LoopReport:
     reward_sum: float
     slewed: int
     clamped: int
+    slowed: int
+    eased: int
+    braked: int
     late_states: int
     strangeness_max: float
     copper_j: float
@@ -84,6 +88,9 @@ class Tally:
     reward_sum: float = 0.0
     slewed: int = 0
     clamped: int = 0
+    slowed: int = 0
+    eased: int = 0
+    braked: int = 0
     late_states: int = 0
     strangeness_max: float = 0.0
     copper_j: float = 0.0

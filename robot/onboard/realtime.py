@@ -116,6 +116,19 @@ def realtime(wanted: bool = True) -> Iterator[list[str]]:
 
 
 @contextmanager
+def on_request(ask: Callable[[str], None]) -> Iterator[None]:
+    """Call `ask("asked")` on SIGUSR1. Outside the main thread, where signals cannot be caught, nothing happens."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGUSR1"):
+        yield
+        return
+    before = signal.signal(signal.SIGUSR1, lambda _number, _frame: ask("asked"))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Turn SIGINT and SIGTERM into a flag, so that a loop ends between two periods. A second SIGINT interrupts at once.
 

@@ -1,26 +1,28 @@
 """From a name to a running loop: load, admit, start the robot, drive it. What `flexor run` and the fleet both call."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from robot import energy, safety
 from robot.description import load as load_robot
-from robot.errors import FlexorError, UnknownNameError
+from robot.errors import UnknownNameError
 from robot.onboard import simulator
 from robot.onboard.admission import Admission, admit, fits
 from robot.onboard.artifact import Artifact
+from robot.onboard.filter import make_filter
+from robot.onboard.flight import FlightRecorder
 from robot.onboard.inference import Inference, make_inference
 from robot.onboard.loop import ControlLoop, LoopConfig, never
 from robot.onboard.loop_report import LoopReport
+from robot.onboard.realtime import on_request
+from robot.onboard.robots import Robot
 
 BACKENDS = (*simulator.ENGINES, "hardware")
 FORBIDDEN = ("torch", "pybullet", "mujoco", "gymnasium", "sim", "policies", "onnx")  # never in a robot's process
-
-
-class NoHardwareError(FlexorError):
-    """There is no motor bus in this version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +53,24 @@ def check_backend(backend: str) -> None:
 
     Raises:
         UnknownNameError: No such backend.
-        NoHardwareError: "hardware".
     """
     if backend not in BACKENDS:
         raise UnknownNameError("backend", backend, BACKENDS)
-    if backend == "hardware":
-        raise NoHardwareError(
-            "the hardware backend is not there yet: this version has no motor bus.\n"
-            f"  do: choose one of {', '.join(simulator.ENGINES)}"
-        )
 
 
-def connect(artifact: Artifact, backend: str, seed: int) -> simulator.SimulatedRobot:
+def connect(artifact: Artifact, backend: str, seed: int, *, bus: str = "sim", calibration: Path | None = None) -> Robot:
     """Start the robot an artifact was made for.
 
     Raises:
-        FlexorError: See `check_backend`; or the simulator did not come up (SimulatorError).
+        FlexorError: See `check_backend`; the simulator did not come up (SimulatorError); the bus has not the motors that it
+            should, or there is no calibration of them (MotorBusError, CalibrationError).
     """
     check_backend(backend)
     contract = artifact.contract
+    if backend == "hardware":
+        from robot.onboard.hardware import connect_hardware
+
+        return connect_hardware(load_robot(contract.robot), contract.control_hz, bus=bus, calibration=calibration)
     return simulator.spawn(contract.env_id, contract.robot, backend, seed, control_hz=contract.control_hz)
 
 
@@ -86,6 +87,10 @@ def drive(
     seed: int = 0,
     inference: str = "auto",
     should_stop: Callable[[], bool] = never,
+    bus: str = "sim",
+    calibration: Path | None = None,
+    flight: Path | None = None,
+    flight_s: float = 10.0,
 ) -> Run:
     """Admit an artifact, start its robot, run the loop, and account for it. Nothing outlives this call.
 
@@ -96,6 +101,10 @@ def drive(
         seed: Of the episodes and the noise.
         inference: A key of `robot.onboard.inference.BACKENDS`, or "auto".
         should_stop: Asked once per period.
+        bus: Of the hardware backend: "sim", or a serial port.
+        calibration: Of the hardware backend.
+        flight: Where flight recordings go; None for none. SIGUSR1 asks for one.
+        flight_s: How much a recording holds [s].
 
     Raises:
         AdmissionError: The artifact may not drive this robot. Nothing was started.
@@ -105,9 +114,16 @@ def drive(
     model = load_robot(artifact.contract.robot)
     admission = admit(artifact, model, seed=seed)
     policy: Inference = make_inference(artifact, inference)
-    robot = connect(artifact, backend, seed)
-    try:
+    with ExitStack() as held:
+        robot = connect(artifact, backend, seed, bus=bus, calibration=calibration)
+        held.callback(robot.close)
         fits(artifact, model, robot.control_hz)
+        recorder = None
+        if flight is not None:
+            facts = {"artifact": artifact.label, "policy_sha256": artifact.sha256, "backend": backend}
+            recorder = FlightRecorder(admission.interface, flight, seconds=flight_s, facts=facts)
+            held.callback(recorder.close)
+            held.enter_context(on_request(recorder.request))
         loop = ControlLoop(
             robot,
             admission.interface,
@@ -116,12 +132,19 @@ def drive(
             config=config,
             strangeness=strangeness(artifact),
             should_stop=should_stop,
+            limiter=make_filter(safety.Limits.of(model, artifact.contract.dt_s)),
+            flight=recorder,
         )
         meter = energy.find_meter(0.0)
-        report = loop.run()
+        try:
+            report = loop.run()
+        except BaseException:
+            if recorder is not None:
+                recorder.request("error")
+            raise
+        if recorder is not None and should_stop():
+            recorder.request("stopped")  # by a signal
         measured_j = meter.sample(report.seconds) if meter is not None else None
-    finally:
-        robot.close()
     return Run(
         admission=admission,
         inference=policy.name,

@@ -12,6 +12,7 @@ from robot.description.model import RobotModel
 from robot.onboard.admission import Admission
 from robot.onboard.artifact import Artifact
 from robot.onboard.bench import Cost
+from robot.onboard.foreign import Foreign
 from robot.onboard.inference import NumpyInference
 from robot.onboard.rehearsal import random_observations
 from robot.onboard.start import FORBIDDEN, Run, multiply_adds
@@ -65,6 +66,9 @@ def run_figures(run: Run, backend: str) -> dict[str, Any]:
         "reward_mean": report.reward_mean,
         "slewed": report.slewed,
         "clamped": report.clamped,
+        "slowed": report.slowed,
+        "eased": report.eased,
+        "braked": report.braked,
         "late_states": report.late_states,
         "strangeness_max": report.strangeness_max,
         "fault": report.fault.value if report.fault else None,
@@ -91,7 +95,11 @@ def run_table(run: Run, backend: str) -> str:
         ("energy", f"{run.decision} per decision"),
         ("motors", f"{run.motors} in the windings"),
         ("task", f"{whole if report.episodes else 'no whole episode'}; mean reward {report.reward_mean:.4g}"),
-        ("filter", f"{report.slewed} joint targets slowed, {report.clamped} clamped to the range"),
+        (
+            "filter",
+            f"joint targets changed by slew {report.slewed}, position {report.clamped}, velocity {report.slowed}, "
+            f"torque {report.eased}, barrier {report.braked}",
+        ),
         ("fault", report.fault or "none"),
         ("refused", "; ".join(report.refused) or "nothing"),
     ]
@@ -156,6 +164,24 @@ def artifact_table(artifact: Artifact) -> str:
         ("metadata", ", ".join(sorted(file.metadata))),
     ]
     return "\n".join([*(f"{name:<14}{text}" for name, text in head), "", observations, "", actions])
+
+
+def foreign_table(foreign: Foreign) -> str:
+    """A file of another stack: what it says, what contradicts itself, what it leaves open."""
+    file = foreign.file
+    ports = ", ".join(f"{p.name} {list(p.shape)}" for p in (*file.inputs, *file.outputs))
+    return "\n".join(
+        [
+            f"another stack's policy, by its metadata; flexor explains it and does not run it. Graph: {ports}",
+            "",
+            table(("observation", "width", "scale", "history"), foreign.terms),
+            "",
+            table(("joint", "stiffness", "damping", "default [rad]", "action scale"), foreign.joints),
+            "",
+            *(f"wrong: {line}" for line in foreign.wrong),
+            *(f"ambiguous: {line}" for line in foreign.ambiguous),
+        ]
+    )
 
 
 def _limits(contract: Contract, i: int) -> str:

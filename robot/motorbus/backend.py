@@ -1,0 +1,190 @@
+"""A robot on a motor bus as a `Backend`: joint targets to spool angles to motors, and back.
+
+There are no joint encoders on a bus of motors. Joint angles are computed from the spools by inverting the tendons' excursion,
+so a stretched or slack cable is not seen in them.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from robot.description.model import RobotModel
+from robot.motorbus.bus import MotorBus, MotorBusError, hardware_errors
+from robot.motorbus.calibration import Calibration, CalibrationError
+from robot.state import Command, RobotState, checked_target
+from robot.transmission import Parameters
+
+NEWTON_STEPS = 6
+RESET_SPEED = 0.2  # share of each joint's largest speed on the way to a start posture
+ARRIVED_RAD = 0.05
+MAX_RESET_S = 20.0
+
+
+class HardwareBackend:
+    """A `Backend` over a `MotorBus`; it owns the bus and switches its torque off when closed.
+
+    A read that fails is counted and answered with the last state, whose time stands still: the loop takes it for what it is,
+    old data. A motor with a hardware error makes its joint's angle NaN, which is a fault at once.
+
+    Args:
+        bus: Motors in the model's motor order.
+        model: The robot.
+        calibration: Of these motors.
+        control_hz: Commands per second.
+        wait: Lets a share of a period pass between the command and the reading [s].
+
+    Raises:
+        CalibrationError: The calibration is another robot's or another bus's, or joints cannot be told from the motors.
+    """
+
+    def __init__(
+        self,
+        bus: MotorBus,
+        model: RobotModel,
+        calibration: Calibration,
+        *,
+        control_hz: float,
+        wait: Callable[[float], None],
+    ) -> None:
+        calibration.check(model)
+        motors = [calibration.motors[name] for name in model.motor_names]
+        if tuple(motor.id for motor in motors) != bus.ids:
+            raise CalibrationError(
+                f"calibration is for motor ids {[m.id for m in motors]}, the bus has {list(bus.ids)}"
+            )
+        self._bus, self._model, self._control_hz, self._wait = bus, model, control_hz, wait
+        self._parameters = Parameters.of(model)
+        self._direction = np.array([motor.direction for motor in motors], dtype=np.float64)
+        self._zero = np.array([motor.zero_rad for motor in motors])
+        self._lower, self._upper = np.array([m.lower_rad for m in motors]), np.array([m.upper_rad for m in motors])
+        n = len(model.joints)
+        slopes = np.array([self._spool(row) for row in 1e-4 * np.eye(n)]).T / 1e-4  # (n_motors, n_joints)
+        if slopes.shape[0] != n or np.linalg.matrix_rank(slopes) < n:
+            raise CalibrationError(
+                f"{model.name}: {n} joints cannot be told from {slopes.shape[0]} motors without encoders"
+            )
+        self._inverse = np.linalg.inv(slopes)
+        self._driven = np.array([model.index(tendon.joint) for tendon in model.tendons], dtype=np.intp)
+        self._target = model.home_rad.copy()
+        self._q, self._spools = model.home_rad.copy(), self._spool(model.home_rad)
+        self._steps, self._closed = 0, False
+        self._state: RobotState | None = None
+        self.errors: Counter[str] = Counter()
+        self.complaint = ""
+
+    @property
+    def model(self) -> RobotModel:
+        return self._model
+
+    @property
+    def control_hz(self) -> float:
+        return self._control_hz
+
+    def _spool(self, q_rad: np.ndarray) -> np.ndarray:
+        return self._parameters.spool_target(q_rad, q_rad)
+
+    def joints(self, spool_rad: np.ndarray) -> np.ndarray:
+        """Joint angles at which the cables fit the spools: q <- q - S^-1 (spool(q) - spool), from the last ones [rad]."""
+        q = self._q
+        for _ in range(NEWTON_STEPS):
+            q = q - self._inverse @ (self._spool(q) - spool_rad)
+        return q
+
+    def reset(self, state: RobotState | None, rng: np.random.Generator) -> RobotState:
+        """Torque on, and slowly to a posture; `rng` is not needed, nothing here is random.
+
+        Raises:
+            CommandError, NotFiniteError: The posture has another shape, or is not finite.
+            MotorBusError: The bus failed, or a motor does not get there.
+        """
+        posture = self._model.home_rad if state is None else state.q_rad
+        goal = self._clip(checked_target(Command(target_rad=posture), self._model.joint_names))
+        if self._state is None:
+            self._bus.set_torque(True)
+        at = self._read()
+        self._target = self._clip(at.q_rad)
+        step = RESET_SPEED / self._control_hz * np.array([joint.max_speed_rad_s for joint in self._model.joints])
+        for _ in range(round(MAX_RESET_S * self._control_hz)):
+            self._target = self._target + np.clip(goal - self._target, -step, step)
+            self._write()
+            at = self._read()
+            if (self._target == goal).all() and (np.abs(at.q_rad - goal) < ARRIVED_RAD).all():
+                break
+        else:
+            far = np.flatnonzero(~(np.abs(at.q_rad - goal) < ARRIVED_RAD))
+            names = ", ".join(self._model.joint_names[i] for i in far)
+            raise MotorBusError(
+                f"joints {names} did not reach the start posture in {MAX_RESET_S:g} s {self.complaint}".rstrip()
+            )
+        self._steps = 0
+        self._state = self._read()
+        return self._state
+
+    def send(self, command: Command) -> None:
+        """Write the goals; `receive` must follow."""
+        self._target = self._clip(checked_target(command, self._model.joint_names))
+        try:
+            self._bus.write_goals(self._goals())
+        except MotorBusError as error:
+            self._count(error)
+
+    def receive(self) -> RobotState:
+        """Let the period pass and read."""
+        assert self._state is not None, "reset first"
+        self._wait(1.0 / self._control_hz)
+        self._steps += 1
+        try:
+            self._state = self._read()
+        except MotorBusError as error:
+            self._count(error)
+        return self._state
+
+    def step(self, command: Command) -> RobotState:
+        self.send(command)
+        return self.receive()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._bus.close()
+
+    def _clip(self, q_rad: np.ndarray) -> np.ndarray:
+        return np.clip(q_rad, self._model.lower_rad, self._model.upper_rad)
+
+    def _goals(self) -> np.ndarray:
+        return self._zero + self._direction * self._spool(self._target)
+
+    def _write(self) -> None:
+        self._bus.write_goals(self._goals())
+        self._wait(1.0 / self._control_hz)
+
+    def _count(self, error: MotorBusError) -> None:
+        self.errors[type(error).__name__] += 1
+        self.complaint = f"{type(error).__name__}: {error}"
+
+    def _read(self) -> RobotState:
+        readings = self._bus.read()
+        bad = readings.error != 0
+        spools = self._direction * (readings.position_rad - self._zero)
+        self._spools = np.where(bad, self._spools, spools)  # the last that could be believed
+        speeds = np.where(bad, 0.0, self._direction * readings.velocity_rad_s)
+        self._q = self.joints(self._spools)
+        q = self._q.copy()
+        if bad.any():
+            q[self._driven[bad]] = np.nan
+            self.complaint = "; ".join(
+                f"motor {self._model.motor_names[i]}: {hardware_errors(int(readings.error[i]))}"
+                for i in np.flatnonzero(bad)
+            )
+        return RobotState(
+            time_s=self._steps / self._control_hz,
+            q_rad=q,
+            qd_rad_s=self._inverse @ speeds,
+            target_rad=self._target.copy(),
+            motor_rad=spools,
+            motor_rad_s=speeds,
+            motor_current_a=readings.current_a.copy(),
+            motor_temperature_c=readings.temperature_c.copy(),
+            tip_force_n=np.zeros(0),
+        )

@@ -1,0 +1,140 @@
+"""Motors without a bus, byte by byte: they answer in real status packets, and fail in the ways real ones do."""
+
+import numpy as np
+
+from robot.motorbus.bus import MissingMotorError, Readings
+from robot.motorbus.packets import ALERT, Registers, parse_status, status
+
+LAG_S = 0.05  # first-order lag of a motor behind its goal
+AMBIENT_C, HEAT_C_PER_A2S, COOLING_1_S = 25.0, 2.0, 0.02
+TRIP_C = 80.0  # the drive's own limit
+STIFFNESS_A_RAD = 4.0  # current per radian behind the goal
+MAX_A = 1.2
+OVERHEATED, NO_ENCODER = 0x04, 0x08
+
+
+class SimulatedBus:
+    """Motors that follow goals with a lag, between hard stops. Time passes only in `advance`.
+
+    Args:
+        ids: Of the motors.
+        position_rad: Where they start, zeros when None.
+        stops_rad: Hard stops, shape (n_motors, 2), none when None [rad].
+        slack_rad: How far each motor goes past its stops while cables hang, shape (n_motors,); `tighten` takes it out [rad].
+    """
+
+    def __init__(
+        self,
+        ids: tuple[int, ...],
+        position_rad: np.ndarray | None = None,
+        stops_rad: np.ndarray | None = None,
+        slack_rad: np.ndarray | None = None,
+    ) -> None:
+        n = len(ids)
+        self._ids = ids
+        self.position_rad = np.zeros(n) if position_rad is None else np.array(position_rad, dtype=np.float64)
+        self._stops = np.full((n, 2), [-np.inf, np.inf]) if stops_rad is None else np.asarray(stops_rad)
+        self._slack = np.zeros(n) if slack_rad is None else np.array(slack_rad)
+        self._velocity, self._current = np.zeros(n), np.zeros(n)
+        self.temperature_c = np.full(n, AMBIENT_C)
+        self._goal, self.torque = self.position_rad.copy(), np.zeros(n, dtype=bool)
+        self._error = np.zeros(n, dtype=np.int64)
+        self._silent: set[int] = set()
+        self._noisy: set[int] = set()
+        self._answers_as: dict[int, int] = {}
+        self.reads = 0
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return self._ids
+
+    def advance(self, dt_s: float) -> None:
+        """Let time pass."""
+        low, high = self._stops[:, 0] - 0.5 * self._slack, self._stops[:, 1] + 0.5 * self._slack
+        moved = self.position_rad + (1.0 - np.exp(-dt_s / LAG_S)) * (self._goal - self.position_rad)
+        moved = np.where(self.torque, np.clip(moved, low, high), self.position_rad)
+        self._velocity = (moved - self.position_rad) / dt_s
+        self.position_rad = moved
+        behind = STIFFNESS_A_RAD * (self._goal - moved)
+        self._current = np.where(self.torque, np.clip(behind, -MAX_A, MAX_A), 0.0)
+        cooled = (self.temperature_c - AMBIENT_C) * np.exp(-COOLING_1_S * dt_s)
+        self.temperature_c = AMBIENT_C + cooled + HEAT_C_PER_A2S * self._current**2 * dt_s
+        self._trip(self.temperature_c > TRIP_C, OVERHEATED)
+
+    def _trip(self, which: np.ndarray, bit: int) -> None:
+        self._error[which] |= bit
+        self.torque &= self._error == 0  # a motor with a hardware error goes limp by itself
+
+    def answer(self, i: int) -> bytes:
+        """The bytes that come back when motor number i is asked for its block."""
+        motor = self._ids[i]
+        if motor in self._silent:
+            return b""
+        block = Registers(
+            position_rad=self.position_rad[i],
+            velocity_rad_s=self._velocity[i],
+            current_a=self._current[i],
+            temperature_c=self.temperature_c[i],
+        )
+        data = status(self._answers_as.get(motor, motor), block.pack(), ALERT if self._error[i] else 0)
+        if motor in self._noisy:  # one bit on the wire
+            data = data[:12] + bytes([data[12] ^ 0x10]) + data[13:]
+        return data
+
+    def read(self) -> Readings:
+        self.reads += 1
+        blocks = [Registers.unpack(parse_status(self.answer(i), motor)[0]) for i, motor in enumerate(self._ids)]
+        return Readings(
+            position_rad=np.array([block.position_rad for block in blocks]),
+            velocity_rad_s=np.array([block.velocity_rad_s for block in blocks]),
+            current_a=np.array([block.current_a for block in blocks]),
+            temperature_c=np.array([block.temperature_c for block in blocks]),
+            error=self._error.copy(),
+        )
+
+    def write_goals(self, position_rad: np.ndarray) -> None:
+        heard = np.array([motor not in self._silent for motor in self._ids])
+        self._goal = np.where(heard, position_rad, self._goal)
+
+    def set_torque(self, on: bool) -> None:
+        if on:
+            self._goal = self.position_rad.copy()  # as the X series: goal is where it is
+        self.torque[:] = on
+        self._trip(np.zeros(len(self._ids), dtype=bool), 0)
+        if self._silent:
+            raise MissingMotorError(f"motors {sorted(self._silent)} did not confirm torque {'on' if on else 'off'}")
+
+    def close(self) -> None:
+        self.torque[:] = False
+
+    # What can go wrong.
+
+    def unplug(self, motor: int) -> None:
+        """Its connector falls out: it never answers, and goes limp."""
+        self._silent.add(motor)
+        self.torque[self._ids.index(motor)] = False
+
+    def plug_in(self, motor: int) -> None:
+        self._silent.discard(motor)
+
+    def disturb(self, motor: int, noisy: bool = True) -> None:
+        """One bit of its answers flips."""
+        (self._noisy.add if noisy else self._noisy.discard)(motor)
+
+    def readdress(self, motor: int, other: int) -> None:
+        """It answers under another motor's id."""
+        self._answers_as[motor] = other
+
+    def overheat(self, motor: int) -> None:
+        """Its winding passes the drive's limit."""
+        i = self._ids.index(motor)
+        self.temperature_c[i] = TRIP_C + 5.0
+        self._trip(np.arange(len(self._ids)) == i, OVERHEATED)
+
+    def unplug_encoder(self, motor: int) -> None:
+        """Its encoder says nothing more: hardware error, limp, the position register stands still."""
+        self._trip(np.array(self._ids) == motor, NO_ENCODER)
+
+    def tighten(self, motor: int, share: float = 0.5) -> None:
+        """Somebody takes a share of the slack out of its cables."""
+        self._slack[self._ids.index(motor)] *= 1.0 - share
