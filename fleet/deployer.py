@@ -180,15 +180,15 @@ class Deployer(threading.Thread):
 
     def _follow(self, assignment: Assignment) -> None:
         self._retry = None
-        active = self.slots.active
+        with self._lock:  # what was laid out before is called off, in one move with the look at what runs
+            self._change = None
+            active = self.slots.active
         wanted = assignment.artifact
         if wanted is None:
             if active is not None and active.sha256 in assignment.banned:
                 self._go_back()
             return
         if active is not None and active.sha256 == wanted.sha256:
-            with self._lock:
-                self._change = None  # perhaps another one was laid out and then called off
             return
         try:
             change = self._prepare(wanted)

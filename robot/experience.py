@@ -127,7 +127,7 @@ def read_header(data: bytes | memoryview) -> tuple[ChunkHeader, int]:
         )
     try:
         header = msgspec.msgpack.decode(data[8 : 8 + size], type=ChunkHeader)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ExperienceError(f"chunk header: {error}") from error
     if header.schema != 1:
         raise ExperienceError(f"chunk schema: expected 1, got {header.schema}")

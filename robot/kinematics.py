@@ -7,19 +7,8 @@ Eq. 1: T_tip = prod_k [R0_k Rot(a_k, q_k) | p0_k], Rot(a, q) = I + sin q [a]x + 
 import numpy as np
 
 from robot.description.model import Joint, RobotModel
+from robot.description.rotation import rpy_matrix
 from robot.errors import UnknownNameError
-
-
-def rpy_matrix(rpy_rad: tuple[float, float, float]) -> np.ndarray:
-    """Rotation matrix of fixed-axis roll, pitch, yaw (URDF convention), shape (3, 3)."""
-    (cr, cp, cy), (sr, sp, sy) = np.cos(rpy_rad), np.sin(rpy_rad)
-    return np.array(
-        [
-            [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
-            [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
-            [-sp, cp * sr, cp * cr],
-        ]
-    )
 
 
 def chain(model: RobotModel, link: str, root: str) -> list[Joint]:
@@ -106,3 +95,6 @@ class TipKinematics:
                 if self._moves[d, t]:
                     jacobian[t, :, self._joint[d, t]] += columns[d, t]
         return jacobian
+
+
+__all__ = ["TipKinematics", "chain", "rpy_matrix"]

@@ -53,7 +53,9 @@ def _of_task(env: gymnasium.Env, kind: str, scripts: dict[str, Callable[[Any], P
     return scripts[env_id](unwrapped)
 
 
-TRANSPOSE_GAIN = 1600.0  # action per metre; best mean return of 50, 100, ... 1600 over seeds 0-39 on mujoco (26.6; 800: 24.9)
+TRANSPOSE_GAIN = (
+    1600.0  # action per metre; best mean return of 50, 100, ... 1600 over seeds 0-39 on mujoco (26.6; 800: 24.9)
+)
 
 
 def transposed_reach(env: Any) -> Policy:

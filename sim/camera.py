@@ -1,6 +1,6 @@
-"""Pictures of a simulated hand without a display: PyBullet's software renderer or MuJoCo's off-screen one, one look for both.
+"""Pictures of a simulated hand without a display.
 
-Whatever engine simulates, the picture is drawn by PyBullet's TinyRenderer from the joint angles: it needs no OpenGL.
+Whatever engine simulates, the picture is drawn by PyBullet's TinyRenderer from the joint angles: one look, and no OpenGL.
 """
 
 from functools import cache
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from robot.description import load
-from sim.engines.quiet import quiet_stdout
 
 GOAL_RADIUS_M = 0.006
 GOAL_COLORS = ((0.93, 0.33, 0.31), (0.98, 0.75, 0.18), (0.40, 0.73, 0.42), (0.26, 0.65, 0.96), (0.67, 0.28, 0.74))
@@ -21,11 +20,10 @@ class Studio:
     """A scene of its own in which a posture is drawn."""
 
     def __init__(self, robot: str) -> None:
-        from sim.engines.pybullet_engine import BulletClient, load_robot, pybullet
+        from sim.engines.pybullet_engine import connect, load_robot, pybullet
 
         self._pybullet = pybullet
-        with quiet_stdout():
-            self.bullet = BulletClient(connection_mode=pybullet.DIRECT)
+        self.bullet = connect()
         self.model = load(robot)
         self.body, joints, links = load_robot(self.bullet, self.model)
         self._indices = [joints[name] for name in self.model.joint_names]

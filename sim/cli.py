@@ -1,6 +1,33 @@
 """The subcommands of this package: plain functions; whatever is heavy is imported inside them."""
 
 import sys
+from pathlib import Path
+
+
+def bench(seconds: float = 5.0, repeats: int = 5, peers: bool = False, json: Path | None = None) -> None:
+    """Measure the simulation: control steps per second on both engines, what is around the engine, workers, and the peers.
+
+    Every figure is the median of runs in processes of their own, taken in turn. Measure on an idle machine.
+
+    Args:
+        seconds: How long each run measures.
+        repeats: Runs of each kind.
+        peers: Run Gymnasium-Robotics' hands beside ours, in the environment that `make bench-peers` makes.
+        json: Write the figures to this file.
+
+    Example:
+        flexor bench sim --peers --json sim.json
+    """
+    from robot.report import write_json
+    from sim.bench import measure, table
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    figures = measure(seconds=seconds, repeats=repeats, peers=peers, say=say)
+    print(table(figures))
+    if json is not None:
+        write_json(json, command="bench sim", seed=0, results=figures)
 
 
 def envs() -> None:

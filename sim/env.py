@@ -4,6 +4,8 @@ Observation and action tables: `flexor inspect` prints them; `RobotEnv.contract`
 another process through `robot_side`, which speaks states and commands instead of observations and actions.
 """
 
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -12,7 +14,7 @@ from gymnasium import spaces
 
 from robot.contract import Contract
 from robot.description import load
-from robot.errors import NotFiniteError, UnknownNameError
+from robot.errors import FlexorError, NotFiniteError, UnknownNameError
 from robot.link_wire import TaskFeedback
 from robot.state import Command, RobotState
 from sim import engines
@@ -20,9 +22,10 @@ from sim.randomization import Draw, Ranges, draw
 from sim.tasks import Judgement, find
 
 RENDER_SIZE_PX = (480, 360)
+RENDER_MODES = ("rgb_array", "human")
 
 
-class ActionError(ValueError):
+class ActionError(FlexorError, ValueError):
     """An action the environment refuses; the message says why."""
 
 
@@ -33,14 +36,14 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         env_id: Which task, a key of `sim.tasks.TASKS`.
         engine: Which physics engine, one of `sim.engines.ENGINES`.
         hand: Which robot; the task's default when None.
-        render_mode: None or "rgb_array".
+        render_mode: None, "rgb_array", or "human": a live page in the browser, whose address goes to standard error.
         randomization: True draws a new robot from `ranges` at every reset; False is the nominal robot with perfect encoders.
-        ranges: What is drawn.
+        ranges: What is drawn: `sim.randomization.Ranges`, or those by name that differ from its defaults.
 
     `info` holds the reward terms, metrics, success and the drawn values; at reset also the goal.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012 - Gymnasium's own name
+    metadata = {"render_modes": list(RENDER_MODES), "render_fps": 25}  # noqa: RUF012 - Gymnasium's own name
 
     def __init__(
         self,
@@ -50,14 +53,14 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         hand: str | None = None,
         render_mode: str | None = None,
         randomization: bool = True,
-        ranges: Ranges | None = None,
+        ranges: Ranges | Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         task = find(env_id)
         hand = task.default_robot if hand is None else hand
         if hand not in task.robots:
             raise UnknownNameError(f"hand for {env_id}", hand, task.robots)
-        if render_mode not in (None, "rgb_array"):
-            raise UnknownNameError("render_mode", render_mode, ("rgb_array",))
+        if render_mode not in (None, *RENDER_MODES):
+            raise UnknownNameError("render_mode", render_mode, RENDER_MODES)
         self.render_mode = render_mode
         self.model = load(hand)
         self.task = task(self.model)
@@ -67,15 +70,15 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.contract: Contract = self.task.contract()
         self.interface = self.contract.bind(self.model)
         self._nominal = self.backend.kernel.parameters
-        self._ranges = ranges if ranges is not None else Ranges()
+        self._ranges = ranges if isinstance(ranges, Ranges) else Ranges.of(ranges or {})
         self._randomization = randomization
         self._draw: Draw | None = None
-        size = self.contract.observation_size
-        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.observation_space = _space(self.contract)
         self.action_space = spaces.Box(-1.0, 1.0, (self.contract.action_size,), np.float32)
         self._memory = self.interface.memory()
         self._state = self._measured = None
         self._steps = 0
+        self._live: Any = None  # the page, in render mode "human"
 
     @property
     def control_hz(self) -> float:
@@ -106,6 +109,7 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.begin()
         self._memory = self.interface.memory(self.task.goal)
         info: dict[str, Any] = {"goal": self.task.goal, "randomization": self._draw.as_info() if self._draw else {}}
+        self._show({})
         return self.interface.observe(self.measured, self._memory), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -118,8 +122,9 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             "metrics": judgement.metrics,
             "success": judgement.success,
             "is_success": judgement.success,
-            "energy_j": float(self.backend.kernel.state_views["energy_j"][0]),  # electrical, all motors, this episode
+            "energy_j": self.backend.energy_j,  # electrical, all motors, this episode
         }
+        self._show(judgement.metrics)
         observation = self.interface.observe(self.measured, self._memory)
         return observation, float(sum(judgement.reward_terms.values())), judgement.terminated, truncated, info
 
@@ -156,21 +161,39 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if not np.isfinite(action).all():
             bad = {self.contract.action.joints[i]: float(action[i]) for i in np.flatnonzero(~np.isfinite(action))}
             raise NotFiniteError("action", bad)
-        return np.clip(action, -1.0, 1.0)
+        return np.minimum(np.maximum(action, -1.0), 1.0)
 
     def render(self) -> np.ndarray | None:
-        if self.render_mode is None:
-            return None
+        if self.render_mode != "rgb_array":
+            return None  # in "human" the page follows by itself
         from sim.camera import picture
 
-        return picture(self.backend, RENDER_SIZE_PX, goals_m=self._goal_points())
+        return picture(self.backend, RENDER_SIZE_PX, goals_m=self.goal_points_m())
 
-    def _goal_points(self) -> np.ndarray:
+    def goal_points_m(self) -> np.ndarray:
         """Goals as points in the palm frame, for pictures; empty where a task's goal is no point."""
         return self.task.goal.reshape(-1, 3) if self.contract.goal_unit == "m" else np.zeros((0, 3))
 
+    def _show(self, figures: dict[str, float]) -> None:
+        if self.render_mode == "human":
+            if self._live is None:
+                from sim.viewer import Live
+
+                self._live = Live(self)
+                print(f"{self.task.env_id}: {self._live.url}", file=sys.stderr, flush=True)
+            self._live.show(figures)
+
     def close(self) -> None:
+        if self._live is not None:
+            self._live.close()
+            self._live = None
         self.backend.close()
+
+
+def _space(contract: Contract) -> spaces.Box:
+    """Bounds that hold: a term's range widened by itself on either side, for a blow or a bent stop can leave the range."""
+    low, high = contract.observation_low, contract.observation_high
+    return spaces.Box(2 * low - high, 2 * high - low, dtype=np.float32)
 
 
 class EnvSide:

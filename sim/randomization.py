@@ -1,16 +1,26 @@
 """What differs from one robot, and one day, to the next: drawn at every reset, reported in `info`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from robot.errors import FlexorError
+from robot.errors import FlexorError, UnknownNameError
 from robot.state import RobotState
 from robot.transmission import Parameters
 
 
 class RandomizationError(FlexorError, ValueError):
-    """A range whose low is above its high."""
+    """A range that cannot be drawn from: low above high, not two finite numbers, or below what is possible."""
+
+
+# Least low of a range, and whether it is allowed itself.
+LEAST = {
+    "friction": (0.0, True),
+    "stiffness_factor": (0.0, False),
+    "motor_factor": (0.0, False),
+    "encoder_noise_rad": (0.0, True),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +43,35 @@ class Ranges:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            low, high = getattr(self, item.name)
+            pair = getattr(self, item.name)
+            if np.shape(pair) != (2,) or not np.isfinite(pair).all():
+                raise RandomizationError(f"randomization {item.name}: expected two finite numbers, got {pair!r}")
+            low, high = pair
             if not low <= high:
                 raise RandomizationError(f"randomization {item.name}: low must be <= high, got ({low}, {high})")
+            least, allowed = LEAST.get(item.name, (-np.inf, True))
+            if low < least or (low == least and not allowed):
+                raise RandomizationError(
+                    f"randomization {item.name}: low must be {'>=' if allowed else '>'} {least:g}, got ({low}, {high})"
+                )
+
+    @staticmethod
+    def of(changes: Mapping[str, tuple[float, float]]) -> "Ranges":
+        """The default ranges with some exchanged by name.
+
+        Raises:
+            UnknownNameError: No such range; the message lists the known ones.
+            RandomizationError: A range that cannot be drawn from.
+        """
+        known = [item.name for item in fields(Ranges)]
+        for name in changes:
+            if name not in known:
+                raise UnknownNameError("randomization", name, known)
+        return Ranges(**changes)
 
 
 ENCODER_STEP_RAD = 2.0 * np.pi / 2**14  # 14-bit magnetic encoders
+_NOT_Q = tuple(item.name for item in fields(RobotState) if item.name != "q_rad")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +100,9 @@ class Draw:
         noise = self.encoder_bias_rad
         if self.encoder_noise_rad > 0.0:
             noise = noise + self.encoder_noise_rad * rng.standard_normal(state.q_rad.shape)
-        q = np.round((state.q_rad + noise) / ENCODER_STEP_RAD) * ENCODER_STEP_RAD
-        return replace(state, q_rad=q)
+        q = np.rint((state.q_rad + noise) / ENCODER_STEP_RAD) * ENCODER_STEP_RAD
+        others = {name: getattr(state, name) for name in _NOT_Q}  # `replace` costs three times as much
+        return RobotState(q_rad=q, **others)
 
     def as_info(self) -> dict[str, float]:
         """The values as plain numbers; of the biases, the largest."""

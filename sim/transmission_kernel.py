@@ -1,7 +1,8 @@
 """The transmission's substep, compiled: the equations of `robot.transmission.reference.step` as one loop over motors.
 
 All numbers live in one block of float64 and all indices in one block of int64, so that a call costs two array arguments instead
-of forty. `TransmissionKernel` owns the blocks; its arrays are views into them.
+of forty. `TransmissionKernel` owns the blocks; its state arrays are views into them. Constants are laid out motor by motor, with
+products, reciprocals and signs worked out beforehand, so that a motor costs five divisions and one exponential.
 """
 
 from dataclasses import fields
@@ -10,159 +11,159 @@ from math import exp
 import numpy as np
 from numba import njit
 
+from robot.errors import FlexorError
 from robot.transmission.parameters import AMBIENT_C, COPPER_PER_K, ENERGY_TERMS, Parameters, TransmissionState
 
-# Rows of the motor, cable, joint and arm tables, in the order of their fields.
-MOTOR = [
-    "inertia",
-    "servo_stiffness",
-    "servo_damping",
-    "torque_per_amp",
-    "efficiency",
-    "resistance",
-    "bus_v",
-    "peak_current",
-    "winding_k_w",
-    "case_k_w",
-    "winding_j_k",
-    "case_j_k",
-    "derate_from_c",
-    "max_winding_c",
-]
 MOTOR_STATE = ["spool_rad", "spool_rad_s", "current_a", "winding_c", "case_c"]
-CABLE = ["spool", "stiffness_spool", "stiffness_joint", "damping", "slack_offset", "friction", "wrap"]
 CABLE_STATE = ["contact_m", "tension_spool_n", "tension_joint_n", "damping_n"]
-JOINT = ["lower", "upper", "limit_stiffness", "limit_damping", "bearing_damping"]
-ARM = ["arm_m", "arm_slope_m", "arm_wrap"]
+
+
+class LayoutError(FlexorError, ValueError):
+    """Parameters whose flexor and extensor do not pass the same joints in the same order."""
 
 
 @njit("void(float64[::1], int64[::1])", cache=True, fastmath=False)
 def _substep(x, ix):  # pragma: no cover - compiled
-    n, m, k = ix[0], ix[1], ix[2]
+    n, g, m, k = ix[0], ix[1], ix[2], ix[3]  # tendons, gear drives, joints, arms
+    motors = n + g
     h = x[0]
     o = 1
     q, o = x[o : o + m], o + m
     qd, o = x[o : o + m], o + m
     tau, o = x[o : o + m], o + m
-    target, o = x[o : o + n], o + n
+    target, o = x[o : o + motors], o + motors
     energy, o = x[o : o + 7], o + 7
-    motor, o = x[o : o + 14 * n].reshape(14, n), o + 14 * n
-    ms, o = x[o : o + 5 * n].reshape(5, n), o + 5 * n
-    cable, o = x[o : o + 14 * n].reshape(7, 2 * n), o + 14 * n
+    ms, o = x[o : o + 5 * motors].reshape(5, motors), o + 5 * motors
     cs, o = x[o : o + 8 * n].reshape(4, 2 * n), o + 8 * n
-    joint, o = x[o : o + 5 * m].reshape(5, m), o + 5 * m
-    arm = x[o : o + 3 * k].reshape(3, k)
-    start = ix[3 : 3 + 2 * n + 1]
-    arm_joint = ix[3 + 2 * n + 1 :]
+    motor, o = x[o : o + 17 * motors].reshape(motors, 17), o + 17 * motors
+    cable, o = x[o : o + 20 * n].reshape(2 * n, 10), o + 20 * n
+    joint, o = x[o : o + 7 * m].reshape(m, 7), o + 7 * m
+    arm = x[o : o + 5 * k].reshape(k, 5)
+    start = ix[4 : 5 + n]
+    arm_joint = ix[5 + n : 5 + n + k]
+    gear_joint = ix[5 + n + k :]
 
     for j in range(m):
         tau[j] = 0.0
-    electrical = copper_j = gear_j = friction_j = viscous_j = stored = 0.0
-    wound = np.empty(2)
-    given = np.empty(2)
-    paid = np.empty(2)
-    grip = np.empty(2)
-    for i in range(n):
-        J, kp, kd, per_amp, eta, r25, bus = (
-            motor[0, i],
-            motor[1, i],
-            motor[2, i],
-            motor[3, i],
-            motor[4, i],
-            motor[5, i],
-            motor[6, i],
-        )
-        theta, omega0, t_w, t_c = ms[0, i], ms[1, i], ms[3, i], ms[4, i]
-        stored -= 0.5 * J * omega0 * omega0
+    electrical = copper_j = gear_j = friction_j = viscous_j = stored = mechanical = 0.0
+    for i in range(motors):
+        J, kp, kd = motor[i, 0], motor[i, 1], motor[i, 2]
+        t_w, t_c = ms[3, i], ms[4, i]
         load = yielding = 0.0
-        for side in range(2):
-            c = 2 * i + side
-            s = 1.0 - 2.0 * side
-            rho, k1, k2, damp = cable[0, c], cable[1, c], cable[2, c], cable[3, c]
-            e = v = 0.0
-            wrap = cable[6, c]
-            for a in range(start[c], start[c + 1]):
-                qj = q[arm_joint[a]]
-                e += arm[0, a] * qj + 0.5 * arm[1, a] * qj * qj
-                v += (arm[0, a] + arm[1, a] * qj) * qd[arm_joint[a]]
-                wrap += arm[2, a] * abs(qj)
-            given[side] = s * e
-            paid[side] = v
-            grip[side] = exp(cable[5, c] * wrap)
-            wound[side] = cable[4, c] + s * rho * theta
-            stored -= 0.5 * (cs[1, c] * cs[1, c] / k1 + cs[2, c] * cs[2, c] / k2)
-            if wound[side] > given[side]:
-                load += s * rho * k1 * max(wound[side] - cs[0, c], 0.0) - damp * rho * v
-                yielding += rho * rho * (damp + h * k1)
+        given_f = given_e = paid_f = paid_e = grip_f = grip_e = 1.0
+        f, e = 2 * i, 2 * i + 1
+        if i < n:
+            theta, omega0 = ms[0, i], ms[1, i]
+            stored -= 0.5 * J * omega0 * omega0
+            given_f = given_e = paid_f = paid_e = 0.0
+            wrap_f, wrap_e = cable[f, 6], cable[e, 6]
+            for a in range(start[i], start[i + 1]):
+                qj, qdj = q[arm_joint[a]], qd[arm_joint[a]]
+                bend_f, bend_e = arm[a, 1] * qj, arm[a, 3] * qj
+                given_f += (arm[a, 0] + 0.5 * bend_f) * qj
+                given_e += (arm[a, 2] + 0.5 * bend_e) * qj
+                paid_f += (arm[a, 0] + bend_f) * qdj
+                paid_e += (arm[a, 2] + bend_e) * qdj
+                wrap_f += arm[a, 4] * abs(qj)
+                wrap_e += arm[a, 4] * abs(qj)
+            grip_f = exp(cable[f, 5] * wrap_f)
+            grip_e = grip_f if cable[e, 5] * wrap_e == cable[f, 5] * wrap_f else exp(cable[e, 5] * wrap_e)
+            w = cable[f, 4] + cable[f, 0] * theta
+            if w > given_f:
+                give = cable[f, 3] + h * cable[f, 9]
+                load += cable[f, 0] * (cable[f, 1] * max(w - cs[0, f], 0.0) - give * paid_f)
+                yielding += cable[f, 0] * cable[f, 0] * give
+            w = cable[e, 4] + cable[e, 0] * theta
+            if w > given_e:
+                give = cable[e, 3] + h * cable[e, 9]
+                load += cable[e, 0] * (cable[e, 1] * max(w - cs[0, e], 0.0) - give * paid_e)
+                yielding += cable[e, 0] * cable[e, 0] * give
+        else:  # a gear drive is its joint's angle and speed, and has no cable
+            theta, omega0 = q[gear_joint[i - n]], qd[gear_joint[i - n]]
         momentum = J * omega0 - h * load
-        derate = min(max((motor[13, i] - t_w) / (motor[13, i] - motor[12, i]), 0.0), 1.0)
-        ohm = r25 * (1.0 + COPPER_PER_K * (t_w - AMBIENT_C))
-        peak = motor[7, i] * derate * per_amp * eta
-        stall = bus / ohm * per_amp * eta
-        back = per_amp * per_amp * eta / ohm
+        derate = min(max((motor[i, 9] - t_w) * motor[i, 10], 0.0), 1.0)
+        ohm = motor[i, 5] * (1.0 + COPPER_PER_K * (t_w - AMBIENT_C))
+        siemens = 1.0 / ohm
+        peak, stall, back = motor[i, 6] * derate, motor[i, 7] * siemens, motor[i, 8] * siemens
         error = target[i] - theta
-        omega = (momentum + h * kp * error) / (J + h * (kd + h * kp + yielding))
-        torque = kp * (error - h * omega) - kd * omega
-        for side in range(2):
-            way = 1.0 - 2.0 * side
-            if way * torque > peak:
-                omega = (momentum + h * way * peak) / (J + h * yielding)
-                torque = way * peak
-            if way * torque > stall - way * back * omega:
-                omega = (momentum + h * way * stall) / (J + h * (back + yielding))
-                torque = way * stall - back * omega
-        theta += h * omega
+        if i < n:
+            omega = (momentum + h * kp * error) / (J + h * (kd + h * kp + yielding))
+            torque = kp * (error - h * omega) - kd * omega
+        else:
+            torque = kp * error - kd * omega0
+            omega = omega0 + h * torque / J
+        if torque > peak:
+            omega = (momentum + h * peak) / (J + h * yielding)
+            torque = peak
+        if torque > stall - back * omega:
+            omega = (momentum + h * stall) / (J + h * (back + yielding))
+            torque = stall - back * omega
+        if -torque > peak:
+            omega = (momentum - h * peak) / (J + h * yielding)
+            torque = -peak
+        if -torque > stall + back * omega:
+            omega = (momentum - h * stall) / (J + h * (back + yielding))
+            torque = -stall - back * omega
 
-        for side in range(2):
-            c = 2 * i + side
-            s = 1.0 - 2.0 * side
-            rho, k1, k2, damp = cable[0, c], cable[1, c], cable[2, c], cable[3, c]
-            w = cable[4, c] + s * rho * theta
-            g = given[side]
-            if w > g:
-                gr = grip[side]
-                lowest = (k1 * w + gr * k2 * g) / (k1 + gr * k2)
-                highest = (k1 * w + k2 / gr * g) / (k1 + k2 / gr)
-                contact = min(max(cs[0, c], lowest), highest)
-                tension = k1 * (w - contact)
-                force = k2 * (contact - g)
-                d = damp * (s * rho * omega - s * paid[side])
-                d = max(d, -min(force, tension))
-                friction_j += (tension - force) * (contact - cs[0, c])
-            else:
-                contact, tension, force, d = g, 0.0, 0.0, 0.0
-            pull = s * (force + d)
-            for a in range(start[c], start[c + 1]):
-                tau[arm_joint[a]] += (arm[0, a] + arm[1, a] * q[arm_joint[a]]) * pull
-            viscous_j += h * d * (s * rho * omega - s * paid[side])
-            stored += 0.5 * (tension * tension / k1 + force * force / k2)
-            cs[0, c] = contact
-            cs[1, c] = tension
-            cs[2, c] = force
-            cs[3, c] = d
-        current = torque / (per_amp * (eta if torque * omega >= 0.0 else 1.0 / eta))
+        if i < n:
+            theta += h * omega
+            for side in range(2):
+                c = f + side
+                turn, k1, k2, damp = cable[c, 0], cable[c, 1], cable[c, 2], cable[c, 3]
+                paid = paid_e if side else paid_f
+                given = given_e if side else given_f
+                grip = grip_e if side else grip_f
+                u = cs[0, c]
+                stored -= cs[1, c] * cs[1, c] * cable[c, 7] + cs[2, c] * cs[2, c] * cable[c, 8]
+                w = cable[c, 4] + turn * theta
+                if w > given:
+                    below, above = k1 + grip * k2, grip * k1 + k2
+                    share = 1.0 / (below * above)
+                    lowest = (k1 * w + grip * k2 * given) * above * share
+                    highest = (grip * k1 * w + k2 * given) * below * share
+                    contact = min(max(u, lowest), highest)
+                    tension = k1 * (w - contact)
+                    force = k2 * (contact - given)
+                    d = damp * (turn * omega - paid)
+                    d = max(d, -min(force, tension))
+                    friction_j += (tension - force) * (contact - u)
+                    stored += tension * tension * cable[c, 7] + force * force * cable[c, 8]
+                    viscous_j += h * d * (turn * omega - paid)
+                    pull = force + d
+                    for a in range(start[i], start[i + 1]):
+                        j = arm_joint[a]
+                        tau[j] += (arm[a, 2 * side] + arm[a, 2 * side + 1] * q[j]) * pull
+                    mechanical += h * pull * paid
+                else:
+                    contact, tension, force, d = given, 0.0, 0.0, 0.0
+                cs[0, c] = contact
+                cs[1, c] = tension
+                cs[2, c] = force
+                cs[3, c] = d
+            stored += 0.5 * J * omega * omega
+        else:
+            omega = omega0
+            tau[gear_joint[i - n]] += torque
+            mechanical += h * torque * omega
+        current = torque * (motor[i, 15] if torque * omega >= 0.0 else motor[i, 16])
         copper = ohm * current * current
-        rotor = per_amp * current * omega
-        t_w += h * (copper - (t_w - t_c) / motor[8, i]) / motor[10, i]
-        leaving = (t_c - AMBIENT_C) / motor[9, i]
-        t_c += h * ((t_w - t_c) / motor[8, i] - leaving) / motor[11, i]
+        rotor = motor[i, 3] * current * omega
+        t_w += motor[i, 11] * (copper - (t_w - t_c) * motor[i, 12])
+        t_c += motor[i, 13] * ((t_w - t_c) * motor[i, 12] - (t_c - AMBIENT_C) * motor[i, 14])
         electrical += h * (copper + rotor)
         copper_j += h * copper
         gear_j += h * (rotor - torque * omega)
-        stored += 0.5 * J * omega * omega
         ms[0, i] = theta
         ms[1, i] = omega
         ms[2, i] = current
         ms[3, i] = t_w
         ms[4, i] = t_c
-    mechanical = 0.0
     for j in range(m):
-        mechanical += h * tau[j] * qd[j]
-        if q[j] < joint[0, j]:
-            tau[j] += joint[2, j] * (joint[0, j] - q[j]) - joint[3, j] * qd[j]
-        if q[j] > joint[1, j]:
-            tau[j] += joint[2, j] * (joint[1, j] - q[j]) - joint[3, j] * qd[j]
-        tau[j] -= joint[4, j] * qd[j]
+        if q[j] < joint[j, 0]:
+            tau[j] += joint[j, 2] * (joint[j, 0] - q[j]) - joint[j, 3] * qd[j]
+        if q[j] > joint[j, 1]:
+            tau[j] += joint[j, 2] * (joint[j, 1] - q[j]) - joint[j, 3] * qd[j]
+        tau[j] += joint[j, 5] * (joint[j, 6] - q[j]) - joint[j, 4] * qd[j]
     energy[0] += electrical
     energy[1] += copper_j
     energy[2] += gear_j
@@ -176,71 +177,126 @@ class TransmissionKernel:
     """A transmission bound to its numbers; `step` advances it in place.
 
     Attributes:
+        parameters: The numbers.
         q_rad, qd_rad_s: Write the joint state here before a step, shape (m,).
-        target_rad: Spool targets, shape (n,).
+        target_rad: Spool targets, shape (n + g,).
         torque_nm: Joint torques after a step, shape (m,).
+
+    Raises:
+        LayoutError: The two cables of a tendon pass different joints.
     """
 
     def __init__(self, parameters: Parameters, substep_s: float) -> None:
-        p, n, m, k = parameters, parameters.n_motors, parameters.n_joints, parameters.arm_joint.shape[0]
+        p, n, motors, m = parameters, parameters.n_tendons, parameters.n_motors, parameters.n_joints
         self.parameters, self.substep_s = p, substep_s
-        size = (
-            1
-            + 3 * m
-            + n
-            + len(ENERGY_TERMS)
-            + (len(MOTOR) + len(MOTOR_STATE) + 2 * len(CABLE) + 2 * len(CABLE_STATE)) * n
-        )
-        self._x = np.zeros(size + len(JOINT) * m + len(ARM) * k)
-        self._ix = np.concatenate([[n, m, k], p.arm_start, p.arm_joint]).astype(np.int64)
+        arms, start = _arm_rows(p)
+        tables = (_motor_rows(p, substep_s), _cable_rows(p), _joint_rows(p), arms)
+        state = 1 + 3 * m + motors + len(ENERGY_TERMS) + len(MOTOR_STATE) * motors + len(CABLE_STATE) * 2 * n
+        self._x = np.concatenate([np.zeros(state), *(table.ravel() for table in tables)])
+        joints = p.arm_joint[_flexor_arms(p)]
+        self._ix = np.concatenate([[n, motors - n, m, len(joints)], start, joints, p.gear_joint]).astype(np.int64)
         self._x[0] = substep_s
         at = 1
 
-        def take(*shape: int) -> np.ndarray:
+        def take(count: int) -> np.ndarray:
             nonlocal at
-            count = int(np.prod(shape))
-            view = self._x[at : at + count].reshape(shape)
             at += count
-            return view
+            return self._x[at - count : at]
 
-        self.q_rad, self.qd_rad_s, self.torque_nm, self.target_rad = take(m), take(m), take(m), take(n)
-        self._energy = take(len(ENERGY_TERMS))
-        for names, width, state in (
-            (MOTOR, n, False),
-            (MOTOR_STATE, n, True),
-            (CABLE, 2 * n, False),
-            (CABLE_STATE, 2 * n, True),
-            (JOINT, m, False),
-            (ARM, k, False),
-        ):
-            table = take(len(names), width)
-            if state:
-                for name, row in zip(names, table):
-                    setattr(self, f"_{name}", row)
-            else:
-                for name, row in zip(names, table):
-                    row[:] = getattr(p, name)
+        self.q_rad, self.qd_rad_s, self.torque_nm, self.target_rad = take(m), take(m), take(m), take(motors)
+        views = {"energy_j": take(len(ENERGY_TERMS))}
+        views |= {name: take(motors) for name in MOTOR_STATE} | {name: take(2 * n) for name in CABLE_STATE}
+        self._views = {item.name: views[item.name] for item in fields(TransmissionState)}
         self.reset(TransmissionState.at_rest(p, np.zeros(m)))
 
     def reset(self, state: TransmissionState) -> None:
         """Take over a state; the arrays are copied."""
-        for item in fields(state):
-            view = self._energy if item.name == "energy_j" else getattr(self, f"_{item.name}")
-            view[:] = getattr(state, item.name)
+        for name, view in self._views.items():
+            view[:] = getattr(state, name)
 
     @property
     def state(self) -> TransmissionState:
         """A copy of the state as it stands."""
-        return TransmissionState(**{name: view.copy() for name, view in self.state_views.items()})
+        return TransmissionState(**{name: view.copy() for name, view in self._views.items()})
 
     @property
     def state_views(self) -> dict[str, np.ndarray]:
         """The arrays of the state by name, not copied: read them before the next step."""
-        return {
-            f.name: self._energy if f.name == "energy_j" else getattr(self, f"_{f.name}")
-            for f in fields(TransmissionState)
-        }
+        return dict(self._views)
 
     def step(self) -> None:
         """One substep, from `q_rad`, `qd_rad_s` and `target_rad` to `torque_nm`."""
         _substep(self._x, self._ix)
+
+
+def _motor_rows(p: Parameters, h_s: float) -> np.ndarray:
+    per_amp, eta = p.torque_per_amp, p.efficiency
+    columns = (
+        p.inertia,
+        p.servo_stiffness,
+        p.servo_damping,
+        per_amp,
+        eta,
+        p.resistance,
+        p.peak_current * per_amp * eta,
+        p.bus_v * per_amp * eta,
+        per_amp**2 * eta,
+        p.max_winding_c,
+        1.0 / (p.max_winding_c - p.derate_from_c),
+        h_s / p.winding_j_k,
+        1.0 / p.winding_k_w,
+        h_s / p.case_j_k,
+        1.0 / p.case_k_w,
+        1.0 / (per_amp * eta),
+        eta / per_amp,
+    )
+    return np.stack(columns, axis=1)
+
+
+def _cable_rows(p: Parameters) -> np.ndarray:
+    k1, k2 = p.stiffness_spool, p.stiffness_joint
+    sign = np.tile([1.0, -1.0], p.n_tendons)
+    columns = (
+        sign * p.spool,
+        k1,
+        k2,
+        p.damping,
+        p.slack_offset,
+        p.friction,
+        p.wrap,
+        0.5 / k1,
+        0.5 / k2,
+        k1 * k2 / (k1 + k2),
+    )
+    return np.stack(columns, axis=1)
+
+
+def _joint_rows(p: Parameters) -> np.ndarray:
+    columns = (
+        p.lower,
+        p.upper,
+        p.limit_stiffness,
+        p.limit_damping,
+        p.bearing_damping,
+        p.spring_stiffness,
+        p.spring_rest,
+    )
+    return np.stack(columns, axis=1)
+
+
+def _flexor_arms(p: Parameters) -> np.ndarray:
+    """Positions of the flexors' arms in the sparse arrays; the extensors' follow each tendon's."""
+    counts = np.diff(p.arm_start)
+    return np.flatnonzero(np.repeat(np.arange(counts.shape[0]) % 2 == 0, counts))
+
+
+def _arm_rows(p: Parameters) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (flexor arm, its slope, extensor arm, its slope, wrap), the extensor's negated, and where each tendon's start."""
+    counts = np.diff(p.arm_start)
+    flexor = _flexor_arms(p)
+    extensor = np.setdiff1d(np.arange(p.arm_joint.shape[0]), flexor, assume_unique=True)
+    same = np.array_equal(counts[0::2], counts[1::2]) and np.array_equal(p.arm_joint[flexor], p.arm_joint[extensor])
+    if not (same and np.array_equal(p.arm_wrap[flexor], p.arm_wrap[extensor])):
+        raise LayoutError("the flexor and the extensor of every tendon must pass the same joints in the same order")
+    rows = (p.arm_m[flexor], p.arm_slope_m[flexor], -p.arm_m[extensor], -p.arm_slope_m[extensor], p.arm_wrap[flexor])
+    return np.stack(rows, axis=1), np.concatenate([[0], np.cumsum(counts[0::2])])

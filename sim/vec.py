@@ -7,11 +7,7 @@ is reset in the same step (`AutoresetMode.SAME_STEP`): the observation is the ne
 """
 
 import itertools
-import multiprocessing
-import os
-import signal
-from multiprocessing.connection import Connection
-from multiprocessing.shared_memory import SharedMemory
+import weakref
 from typing import Any
 
 import gymnasium
@@ -19,124 +15,29 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from robot.errors import FlexorError
-
-STEP, RESET, CLOSE = b"s", b"r", b"c"
-DONE, FAILED = b"d", b"f"
-
-
-class WorkerError(FlexorError, RuntimeError):
-    """A worker process failed; the message carries its own."""
-
-
-class _Block:
-    """The shared arrays of all environments, laid out by name."""
-
-    def __init__(
-        self, n: int, observation: int, action: int, terms: int, metrics: int, memory: SharedMemory | None = None
-    ) -> None:
-        layout = {
-            "observation": ((n, observation), np.float32),
-            "final_observation": ((n, observation), np.float32),
-            "action": ((n, action), np.float32),
-            "reward": ((n,), np.float64),
-            "terms": ((n, terms), np.float64),
-            "metrics": ((n, metrics), np.float64),
-            "seed": ((n,), np.int64),
-            "terminated": ((n,), np.bool_),
-            "truncated": ((n,), np.bool_),
-            "success": ((n,), np.bool_),
-            "masked": ((n,), np.bool_),
-        }
-        offsets, size = {}, 0
-        for name, (shape, dtype) in layout.items():
-            offsets[name] = size
-            size += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // 64) * 64  # each array on its own cache lines
-        self.memory = memory or SharedMemory(create=True, size=max(size, 1))
-        self.arrays = {
-            name: np.ndarray(shape, dtype, self.memory.buf, offsets[name]) for name, (shape, dtype) in layout.items()
-        }
-
-    def __getattr__(self, name: str) -> np.ndarray:
-        try:
-            return self.__dict__["arrays"][name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-
-def _worker(
-    connection: Connection, env_id: str, settings: dict[str, Any], rows: range, sizes: tuple[int, ...], name: str
-) -> None:
-    """Own the environments of some rows until told to close."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    import sim  # noqa: F401 - registers the environments
-
-    memory = SharedMemory(name=name)
-    block = _Block(*sizes, memory=memory)
-    envs = {}
-    try:
-        envs = {row: gymnasium.make(env_id, **settings) for row in rows}
-        connection.send_bytes(DONE)
-        while True:
-            order = connection.recv_bytes()
-            if order == CLOSE:
-                break
-            for row, env in envs.items():
-                if order == RESET:
-                    if block.masked[row]:
-                        seed = int(block.seed[row])
-                        block.observation[row], _ = env.reset(seed=seed if seed >= 0 else None)
-                    continue
-                _step(block, row, env)
-            connection.send_bytes(DONE)
-    except (EOFError, BrokenPipeError):
-        pass  # the parent is gone
-    except Exception as error:  # top of a process: the parent raises it
-        connection.send_bytes(FAILED + f"{type(error).__name__}: {error}".encode())
-    finally:
-        for env in envs.values():
-            env.close()
-        del block
-        memory.close()
-
-
-def _step(block: _Block, row: int, env: gymnasium.Env) -> None:
-    observation, reward, terminated, truncated, info = env.step(block.action[row])
-    block.reward[row], block.terminated[row], block.truncated[row] = reward, terminated, truncated
-    block.terms[row] = list(info["reward_terms"].values())
-    block.metrics[row] = list(info["metrics"].values())
-    block.success[row] = info["success"]
-    if terminated or truncated:
-        block.final_observation[row] = observation
-        observation, _ = env.reset()
-    block.observation[row] = observation
+from robot.errors import NotFiniteError
+from sim.env import ActionError
+from sim.workers import RESET, STEP, Block, WorkerError, Workers
 
 
 class WorkerVectorEnv(VectorEnv):
-    """See the module. Made by `make_vec`."""
+    """Environments in worker processes. Made by `make_vec`; see the module.
+
+    `info` of a step holds arrays with one row per environment: `reward_terms` (columns `reward_names`), `metrics` (columns
+    `metric_names`), `success`. They are those of the step just made, so for an environment that ended they are its last.
+
+    Attributes:
+        contract: The contract all of them share.
+        dt: One control step [s].
+        credit: Which joints answer for which rewards, see `sim.tasks.task.Credit`.
+    """
 
     def __init__(self, env_id: str, num_envs: int, workers: int, settings: dict[str, Any]) -> None:
-        import sim  # noqa: F401
+        import sim  # noqa: F401 - registers the environments
 
         if not 1 <= workers <= num_envs:
             raise ValueError(f"workers must be 1..num_envs = {num_envs}, got {workers}")
-        self._pipes: list[Connection] = []
-        self._processes: list[Any] = []
-        probe = gymnasium.make(env_id, **settings)
-        unwrapped: Any = probe.unwrapped
-        self.contract, self.dt = unwrapped.contract, unwrapped.dt
-        self.reward_names, self.credit = unwrapped.task.reward_names, unwrapped.task.credit()
-        self.single_observation_space, self.single_action_space = probe.observation_space, probe.action_space
-        probe.reset(seed=0)
-        *_, info = probe.step(np.zeros(probe.action_space.shape))  # type: ignore[arg-type]
-        self.metric_names = tuple(info["metrics"])
-        probe.close()
-        self.num_envs = num_envs
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        self.render_mode = None
-        self.spec = probe.spec
+        self._describe(env_id, num_envs, settings)
         sizes = (
             num_envs,
             self.contract.observation_size,
@@ -144,59 +45,93 @@ class WorkerVectorEnv(VectorEnv):
             len(self.reward_names),
             len(self.metric_names),
         )
-        self._block = _Block(*sizes)
-        context = multiprocessing.get_context("spawn")
-        bounds = np.linspace(0, num_envs, workers + 1).astype(int)
-        for low, high in itertools.pairwise(bounds):
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_worker,
-                args=(theirs, env_id, settings, range(low, high), sizes, self._block.memory.name),
-                daemon=True,  # dies with the parent
-            )
-            with _one_thread():
-                process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
-        self._wait()
+        self._workers = Workers(Block(*sizes))
+        # Runs at `close`, when this object is collected, or when the interpreter ends: whichever comes first.
+        self._shut_down = weakref.finalize(self, self._workers.close)
+        self._pending = False
+        try:
+            bounds = np.linspace(0, num_envs, workers + 1).astype(int)
+            for low, high in itertools.pairwise(bounds.tolist()):
+                self._workers.start(env_id, settings, range(low, high), sizes)
+            self._workers.wait()
+        except BaseException:
+            self.close()
+            raise
 
-    def _tell(self, order: bytes) -> None:
-        for pipe in self._pipes:
-            pipe.send_bytes(order)
-
-    def _wait(self) -> None:
-        for pipe in self._pipes:
-            try:
-                answer = pipe.recv_bytes()
-            except EOFError:
-                raise WorkerError("a simulation worker died without a word; was it killed for memory?") from None
-            if answer != DONE:
-                raise WorkerError(f"a simulation worker failed: {answer[1:].decode()}")
+    def _describe(self, env_id: str, num_envs: int, settings: dict[str, Any]) -> None:
+        """Learn sizes and names from one environment."""
+        probe = gymnasium.make(env_id, **settings)
+        try:
+            unwrapped: Any = probe.unwrapped
+            self.contract, self.dt = unwrapped.contract, unwrapped.dt
+            task = unwrapped.task
+            self.reward_names, self.metric_names, self.credit = task.reward_names, task.metric_names, task.credit()
+            self.single_observation_space, self.single_action_space = probe.observation_space, probe.action_space
+            self.spec = probe.spec
+        finally:
+            probe.close()
+        self.num_envs = num_envs
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.render_mode = None
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Reset all environments, or those of `options["reset_mask"]`. An integer seed gives environment i the seed + i."""
-        block = self._block
-        seeds = [None] * self.num_envs if seed is None else seed
-        if isinstance(seeds, int):
-            seeds = [seeds + i for i in range(self.num_envs)]
-        block.seed[:] = [-1 if s is None else s for s in seeds]
-        block.masked[:] = True if not options or "reset_mask" not in options else options["reset_mask"]
-        self._tell(RESET)
-        self._wait()
+        """Reset all environments, or those of `options["reset_mask"]`.
+
+        Args:
+            seed: One for each environment, or an integer, which gives environment i the seed + i.
+            options: `reset_mask`, booleans of shape (num_envs,).
+
+        Raises:
+            ValueError: Seeds or mask of another length, or a seed below zero.
+            WorkerError: A worker failed.
+        """
+        seeds = _seeds(seed, self.num_envs)
+        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, dtype=np.bool_)))
+        if mask.shape != (self.num_envs,):
+            raise ValueError(f"reset_mask must have shape ({self.num_envs},), got {mask.shape}")
+        if self._pending:
+            raise gymnasium.error.AlreadyPendingCallError("a step is under way; call step_wait() first", "step")
+        block = self._workers.block
+        block.seed[:], block.masked[:] = seeds, mask
+        self._workers.tell(RESET)
+        self._workers.wait()
         return block.observation.copy(), {}
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Send actions, shape (num_envs, n); the workers step while the caller does something else."""
-        self._block.action[:] = actions
-        self._tell(STEP)
+        """Send actions, shape (num_envs, n); the workers step while the caller does something else.
+
+        Raises:
+            ActionError: Another shape. Nothing is sent then.
+            NotFiniteError: A NaN or an infinity, named by environment and joint. Nothing is sent then.
+        """
+        actions = np.asarray(actions)
+        if actions.shape != self.action_space.shape:
+            raise ActionError(f"actions must have shape {self.action_space.shape}, got {actions.shape}")
+        if not np.isfinite(actions).all():
+            joints = self.contract.action.joints
+            bad = {f"{row}.{joints[i]}": float(actions[row, i]) for row, i in np.argwhere(~np.isfinite(actions))[:8]}
+            raise NotFiniteError("actions", bad)
+        if self._pending:
+            raise gymnasium.error.AlreadyPendingCallError("a step is under way; call step_wait() first", "step")
+        self._workers.block.action[:] = actions
+        self._workers.tell(STEP)
+        self._pending = True
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Wait for the step sent last. Arrays are fresh copies."""
-        self._wait()
-        block = self._block
+        """Wait for the step sent last. Arrays are fresh copies.
+
+        Raises:
+            WorkerError: A worker failed or died.
+        """
+        if not self._pending:
+            raise gymnasium.error.NoAsyncCallError("call step_async() first", "step")
+        self._pending = False
+        self._workers.wait()
+        block = self._workers.block
         ended = block.terminated | block.truncated
         info: dict[str, Any] = {
             "reward_terms": block.terms.copy(),
@@ -211,40 +146,29 @@ class WorkerVectorEnv(VectorEnv):
         return block.observation.copy(), block.reward.copy(), block.terminated.copy(), block.truncated.copy(), info
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """`step_async` and `step_wait` in one."""
         self.step_async(actions)
         return self.step_wait()
 
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return self._workers.pids
+
     def close_extras(self, **kwargs: Any) -> None:
-        for pipe in self._pipes:
-            try:
-                pipe.send_bytes(CLOSE)
-            except (BrokenPipeError, OSError):
-                continue
-        for process in self._processes:
-            process.join(timeout=5.0)
-            if process.is_alive():
-                process.kill()
-        memory = self._block.memory
-        self._block.arrays.clear()
-        memory.close()
-        memory.unlink()
+        """End the workers and give the shared memory back."""
+        self._shut_down()
 
 
-class _one_thread:
-    """Children started inside see thread pools of one: a simulation worker uses one core."""
-
-    NAMES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-
-    def __enter__(self) -> None:
-        self._saved = {name: os.environ.get(name) for name in self.NAMES}
-        os.environ.update(dict.fromkeys(self.NAMES, "1"))
-
-    def __exit__(self, *_: object) -> None:
-        for name, value in self._saved.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _seeds(seed: int | list[int | None] | None, num_envs: int) -> list[int]:
+    """One seed per environment; -1 where none is given."""
+    if seed is None or isinstance(seed, (int, np.integer)):
+        given = [None if seed is None else int(seed) + i for i in range(num_envs)]
+    else:
+        given = list(seed)
+    if len(given) != num_envs or any(s is not None and s < 0 for s in given):
+        raise ValueError(f"seed must be one integer >= 0, or {num_envs} of them or None, got {seed}")
+    return [-1 if s is None else int(s) for s in given]
 
 
 def make_vec(env_id: str, num_envs: int, workers: int = 1, **settings: Any) -> WorkerVectorEnv:
@@ -255,6 +179,11 @@ def make_vec(env_id: str, num_envs: int, workers: int = 1, **settings: Any) -> W
         settings: Passed to `gymnasium.make`: engine, hand, randomization.
 
     Raises:
+        ValueError: Fewer environments than workers, or no worker.
+        UnknownNameError: Unknown engine or hand; the message lists the known ones.
         WorkerError: A worker failed; its error is in the message.
     """
     return WorkerVectorEnv(env_id, num_envs, workers, settings)
+
+
+__all__ = ["WorkerError", "WorkerVectorEnv", "make_vec"]

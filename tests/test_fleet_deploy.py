@@ -269,6 +269,15 @@ def test_a_banned_policy_is_left_without_the_hubs_help(shop):
     assert robot.take_change().slot.label == "hand_reach/v1"
 
 
+def test_a_policy_that_is_banned_before_the_loop_took_it_is_not_switched_to(shop):
+    robot = deployer(shop)
+    robot.judge(order(shop, 1))
+    assert robot.changing  # laid out; the loop is still in its episode
+    robot.judge(order(shop, 2, artifact=None, banned=(shop.ref.sha256,)))
+    assert robot.take_change() is None
+    assert robot.slots.active.label == "hand_reach/v1"
+
+
 def test_a_failed_probation_goes_back_at_once_and_two_deaths_count_as_failed(shop):
     robot = deployer(shop)
     robot.judge(order(shop))

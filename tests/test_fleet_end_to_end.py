@@ -90,14 +90,20 @@ class Place:
                 if condition(status):
                     return status
             time.sleep(0.2)
-        raise AssertionError(f"not in {UP_S:g} s: {what}; {table(self.status())}")
+        seen = table(self.status())
+        said = []
+        for process in self.processes:
+            process.kill()
+            said.append(process.communicate()[0][-1500:])
+        raise AssertionError(f"not in {UP_S:g} s: {what}; {seen}\n" + "\n---\n".join(said))
 
     def close(self):
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
             process.wait()
-            process.stdout.close()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 def free_ports():

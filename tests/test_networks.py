@@ -209,7 +209,8 @@ def test_an_unknown_activation_lists_the_known_ones():
 def test_a_critic_gives_one_value_per_observation_and_has_its_own_width():
     critic = Critic(9, hidden=(8,), low=[-1.0] * 9, high=[1.0] * 9)
     critic.update_normalizer(torch.randn(10, 9, generator=generator()))
-    assert critic(torch.zeros(4, 7, 9)).shape == (4, 7)
+    assert critic(torch.zeros(4, 7, 9)).shape == (4, 7, 1)
+    assert Critic(9, hidden=(8,), outputs=5)(torch.zeros(4, 9)).shape == (4, 5)
 
 
 def test_layer_norm_bounds_the_value_of_actions_nobody_took():

@@ -3,12 +3,20 @@
 from collections.abc import Callable
 from functools import cache
 
+from robot.description.body28 import body28
+from robot.description.hand11 import hand11
 from robot.description.hand22 import hand22
+from robot.description.hand25 import hand25
+from robot.description.humanoid import humanoid
 from robot.description.model import DescriptionError, RobotModel
 from robot.errors import UnknownNameError
 
 ROBOTS: dict[str, Callable[[], RobotModel]] = {
+    "hand11": hand11,
     "hand22": hand22,
+    "hand25": hand25,
+    "body28": body28,
+    "humanoid": humanoid,
 }
 
 

@@ -8,9 +8,9 @@ actuator as stiff as drive and cable in series. MuJoCo has no capstan friction, 
 import numpy as np
 
 from robot.description.collision import colliding_pairs
-from robot.description.model import Geom, Joint, Link, RobotModel, Tendon, tendon_ratio
+from robot.description.model import Geom, Joint, Link, RobotModel, Tendon
+from robot.description.rotation import quat_xyzw, rpy_matrix
 from robot.description.urdf import COLORS, link_color, numbers
-from robot.kinematics import rpy_matrix
 
 CONTACT_FRICTION = "0.9 0.005 0.0001"  # rubber skin on smooth plastic; sliding, torsional, rolling
 
@@ -26,20 +26,24 @@ def write_mjcf(model: RobotModel, *, for_torque_control: bool = False) -> str:
     children: dict[str, list[Joint]] = {}
     for joint in model.joints:
         children.setdefault(joint.parent, []).append(joint)
-    armature = model.joint_inertia_kg_m2 if for_torque_control else _full_armature(model)
+    armature = model.reflected_inertia_kg_m2(model.reflected_share if for_torque_control else 1.0)
     tips = {tip.link: tip for tip in model.tips}
     x, y, z, w = quat_xyzw(rpy_matrix(model.base_rpy_rad))
     lines = [
         f'<mujoco model="{model.name}">',
         '<compiler angle="radian" autolimits="true" inertiafromgeom="false"/>',
-        '<option timestep="0.005" gravity="0 0 -9.81" integrator="Euler" cone="pyramidal"/>',
+        # The native servos' damping needs the implicit integrator; torques from outside are constant over a step.
+        f'<option timestep="0.005" gravity="0 0 -9.81" integrator="{"Euler" if for_torque_control else "implicitfast"}" '
+        'cone="pyramidal"/>',
         '<visual><global offwidth="960" offheight="720"/></visual>',
         "<asset>",
         *(f'<material name="{name}" rgba="{rgba}"/>' for name, rgba in COLORS.items()),
         "</asset>",
         "<worldbody>",
         '<light pos="0 0 1.5" dir="0 0 -1" directional="true"/>',
-        f'<body name="{model.base_link}" quat="{numbers((w, x, y, z))}">',
+        *(['<geom name="floor" type="plane" size="0 0 0.1"/>'] if model.floating and not for_torque_control else []),
+        f'<body name="{model.base_link}" pos="0 0 {model.base_height_m!r}" quat="{numbers((w, x, y, z))}">',
+        *(['<freejoint name="root"/>'] if model.floating else []),
         *_content(model.link(model.base_link), set(tips)),
     ]
 
@@ -50,6 +54,8 @@ def write_mjcf(model: RobotModel, *, for_torque_control: bool = False) -> str:
             lines.append(f'<body name="{link.name}" pos="{numbers(joint.origin_m)}" quat="{numbers((w, x, y, z))}">')
             limits = "" if for_torque_control else f' range="{joint.lower_rad!r} {joint.upper_rad!r}"'
             damping = 0.0 if for_torque_control else joint.damping_nm_s
+            if joint.spring_nm_rad and not for_torque_control:
+                limits += f' stiffness="{joint.spring_nm_rad!r}" springref="{joint.spring_rest_rad!r}"'
             lines.append(
                 f'<joint name="{joint.name}" type="hinge" axis="{numbers(joint.axis)}"{limits} '
                 f'armature="{float(armature[model.index(joint.name)])!r}" damping="{damping!r}"/>'
@@ -74,35 +80,6 @@ def write_mjcf(model: RobotModel, *, for_torque_control: bool = False) -> str:
     if not for_torque_control:
         lines += _tendons(model)
     return "\n".join([*lines, "</mujoco>", ""])
-
-
-def quat_xyzw(matrix: np.ndarray) -> tuple[float, float, float, float]:
-    """Unit quaternion of a rotation matrix (Shepperd's method)."""
-    m = matrix
-    candidates = np.array(
-        [m[0, 0] - m[1, 1] - m[2, 2], m[1, 1] - m[0, 0] - m[2, 2], m[2, 2] - m[0, 0] - m[1, 1], np.trace(m)]
-    )
-    largest = int(np.argmax(candidates))
-    s = 0.5 / np.sqrt(1.0 + candidates[largest])
-    off = (m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1])
-    total = (m[1, 0] + m[0, 1], m[0, 2] + m[2, 0], m[2, 1] + m[1, 2])
-    big = 0.25 / s
-    if largest == 3:
-        x, y, z, w = off[0] * s, off[1] * s, off[2] * s, big
-    elif largest == 0:
-        x, y, z, w = big, total[0] * s, total[1] * s, off[0] * s
-    elif largest == 1:
-        x, y, z, w = total[0] * s, big, total[2] * s, off[1] * s
-    else:
-        x, y, z, w = total[1] * s, total[2] * s, big, off[2] * s
-    return float(x), float(y), float(z), float(w)
-
-
-def _full_armature(model: RobotModel) -> np.ndarray:
-    armature = np.zeros(len(model.joints))
-    for tendon in model.tendons:
-        armature[model.index(tendon.joint)] += tendon.motor.spool_inertia_kg_m2 * tendon_ratio(tendon) ** 2
-    return armature
 
 
 def _solid_names(link: Link) -> list[str]:
@@ -156,6 +133,12 @@ def _tendons(model: RobotModel) -> list[str]:
         lines.append(
             f'<position name="{tendon.name}" tendon="{tendon.name}" kp="{_series(tendon)!r}" kv="{tendon.servo_damping_n_s_m!r}" '
             f'forcerange="{-peak!r} {peak!r}"/>'
+        )
+    for drive in model.drives:
+        peak = drive.motor.peak_torque_nm
+        lines.append(
+            f'<position name="{drive.name}" joint="{drive.joint}" kp="{drive.servo_stiffness_nm_rad!r}" '
+            f'kv="{drive.servo_damping_nm_s_rad!r}" forcerange="{-peak!r} {peak!r}"/>'
         )
     return [*lines, "</actuator>"]
 

@@ -6,281 +6,25 @@ The joint order of everything in this project is the order of `RobotModel.joints
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite, pi
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from robot.errors import FlexorError, UnknownNameError
+from robot.description.actuators import Arm, Drive, Motor, Tendon
+from robot.description.parts import ZERO, DescriptionError, Geom, Joint, Link, Tip, Vec3, require, unique
+from robot.description.rotation import rpy_matrix
+from robot.errors import UnknownNameError
 
-Vec3 = tuple[float, float, float]
-ZERO: Vec3 = (0.0, 0.0, 0.0)
-
-
-class DescriptionError(FlexorError, ValueError):
-    """A description that cannot exist; the message names the field and the value."""
-
-
-def _require(ok: bool, where: str, what: str, value: object) -> None:
-    if not ok:
-        raise DescriptionError(f"{where}: {what}, got {value!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Geom:
-    """A convex primitive fixed to a link. Capsules and cylinders lie along the geom's y axis, the distal direction.
-
-    Attributes:
-        shape: Which primitive.
-        size_m: sphere (radius,), capsule and cylinder (radius, length between the cap centres), box (x, y, z full edges) [m].
-        origin_m: Centre of the primitive in the link frame [m].
-        rpy_rad: Orientation in the link frame, fixed-axis roll, pitch, yaw [rad].
-        collides: False for a shape that is only seen.
-    """
-
-    shape: Literal["sphere", "capsule", "cylinder", "box"]
-    size_m: tuple[float, ...]
-    origin_m: Vec3 = ZERO
-    rpy_rad: Vec3 = ZERO
-    collides: bool = True
-
-    def __post_init__(self) -> None:
-        count = {"sphere": 1, "capsule": 2, "cylinder": 2, "box": 3}.get(self.shape)
-        if count is None:
-            raise UnknownNameError("geom shape", self.shape, ("sphere", "capsule", "cylinder", "box"))
-        _require(len(self.size_m) == count, f"geom {self.shape}", f"size_m needs {count} numbers", self.size_m)
-        _require(all(s > 0.0 for s in self.size_m), f"geom {self.shape}", "size_m must be > 0", self.size_m)
-
-    def unit_inertia(self) -> np.ndarray:
-        """Principal moments for one kilogram about the geom's own axes, shape (3,) [m^2]. Uniform density."""
-        if self.shape == "sphere":
-            return np.full(3, 0.4 * self.size_m[0] ** 2)
-        if self.shape == "box":
-            x, y, z = np.square(self.size_m)
-            return np.array([y + z, x + z, x + y]) / 12.0
-        r, length = self.size_m
-        if self.shape == "cylinder":
-            side = r * r / 4.0 + length**2 / 12.0
-            return np.array([side, r * r / 2.0, side])
-        # Capsule = cylinder + two half spheres, masses in proportion to volume; half sphere CoM at 3r/8 from its face.
-        v_cyl, v_caps = pi * r * r * length, 4.0 / 3.0 * pi * r**3
-        m_cyl, m_caps = v_cyl / (v_cyl + v_caps), v_caps / (v_cyl + v_caps)
-        side = m_cyl * (r * r / 4.0 + length**2 / 12.0) + m_caps * (
-            0.4 * r * r + length**2 / 4.0 + 3.0 * r * length / 8.0
-        )
-        return np.array([side, m_cyl * r * r / 2.0 + m_caps * 0.4 * r * r, side])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Link:
-    """A rigid body. Its inertia is computed from its mass and its first geom, at uniform density.
-
-    Attributes:
-        mass_kg: Mass, > 0 [kg].
-        geoms: Shapes, the first of which carries the mass.
-        source: Where the numbers come from.
-    """
-
-    name: str
-    mass_kg: float
-    geoms: tuple[Geom, ...]
-    source: str
-
-    def __post_init__(self) -> None:
-        _require(
-            self.mass_kg > 0.0 and isfinite(self.mass_kg), f"link {self.name}", "mass_kg must be > 0", self.mass_kg
-        )
-        _require(len(self.geoms) > 0, f"link {self.name}", "needs at least one geom", self.geoms)
-
-    @property
-    def com_m(self) -> Vec3:
-        """Centre of mass in the link frame [m]."""
-        return self.geoms[0].origin_m
-
-    @property
-    def principal_inertia_kg_m2(self) -> np.ndarray:
-        """Moments about the centre of mass along the first geom's axes, shape (3,) [kg m^2]."""
-        return self.mass_kg * self.geoms[0].unit_inertia()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Joint:
-    """A revolute joint.
-
-    Attributes:
-        parent, child: Link names.
-        origin_m, rpy_rad: Pose of the child's frame in the parent's frame at angle zero [m], [rad].
-        axis: Unit axis in the child's frame.
-        lower_rad, upper_rad: Mechanical range [rad].
-        home_rad: Angle in the home posture [rad].
-        max_torque_nm, max_speed_rad_s: What the actuator can do at the joint, for the URDF limits [N m], [rad/s].
-        damping_nm_s: Viscous friction of the bearing [N m s/rad].
-        source: Where the numbers come from.
-    """
-
-    name: str
-    parent: str
-    child: str
-    origin_m: Vec3 = ZERO
-    rpy_rad: Vec3 = ZERO
-    axis: Vec3
-    lower_rad: float
-    upper_rad: float
-    home_rad: float = 0.0
-    max_torque_nm: float
-    max_speed_rad_s: float
-    damping_nm_s: float
-    source: str
-
-    def __post_init__(self) -> None:
-        where = f"joint {self.name}"
-        _require(
-            self.lower_rad < self.upper_rad, where, "lower_rad must be < upper_rad", (self.lower_rad, self.upper_rad)
-        )
-        _require(self.lower_rad <= self.home_rad <= self.upper_rad, where, "home_rad must be in range", self.home_rad)
-        _require(abs(float(np.linalg.norm(self.axis)) - 1.0) < 1e-6, where, "axis must have length 1", self.axis)
-        for name in ("max_torque_nm", "max_speed_rad_s"):
-            _require(getattr(self, name) > 0.0, where, f"{name} must be > 0", getattr(self, name))
-        _require(self.damping_nm_s >= 0.0, where, "damping_nm_s must be >= 0", self.damping_nm_s)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Motor:
-    """A brushed DC gear motor by its data sheet. Everything about tendons is in `Tendon`.
-
-    Attributes:
-        bus_v: Supply voltage [V].
-        resistance_ohm: Winding resistance at 25 deg C [ohm].
-        torque_constant_nm_a: kt = ke of the rotor, before the gear [N m/A] = [V s/rad].
-        rotor_inertia_kg_m2: Of the rotor alone [kg m^2].
-        gear_ratio: Rotor turns per spool turn.
-        gear_efficiency: Share of the rotor's work that reaches the spool, 0..1.
-        peak_current_a: Limit set in the drive [A].
-        winding_k_w, case_k_w: Thermal resistance winding to case, case to ambient [K/W].
-        winding_j_k, case_j_k: Heat capacity of winding and case [J/K].
-        derate_from_c, max_winding_c: The drive cuts current linearly between these winding temperatures [deg C].
-        source: Where the numbers come from.
-    """
-
-    name: str
-    bus_v: float
-    resistance_ohm: float
-    torque_constant_nm_a: float
-    rotor_inertia_kg_m2: float
-    gear_ratio: float
-    gear_efficiency: float
-    peak_current_a: float
-    winding_k_w: float
-    case_k_w: float
-    winding_j_k: float
-    case_j_k: float
-    derate_from_c: float
-    max_winding_c: float
-    source: str
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not isinstance(value, str):
-                _require(value > 0.0 and isfinite(value), f"motor {self.name}", f"{name} must be > 0", value)
-        _require(
-            self.gear_efficiency <= 1.0, f"motor {self.name}", "gear_efficiency must be <= 1", self.gear_efficiency
-        )
-        _require(
-            self.derate_from_c < self.max_winding_c,
-            f"motor {self.name}",
-            "derate_from_c must be < max_winding_c",
-            self.derate_from_c,
-        )
-
-    @property
-    def spool_inertia_kg_m2(self) -> float:
-        """Rotor inertia as felt at the spool, N^2 J [kg m^2]."""
-        return self.gear_ratio**2 * self.rotor_inertia_kg_m2
-
-    @property
-    def peak_torque_nm(self) -> float:
-        """Spool torque at the current limit [N m]."""
-        return self.peak_current_a * self.torque_constant_nm_a * self.gear_ratio * self.gear_efficiency
-
-    @property
-    def no_load_speed_rad_s(self) -> float:
-        """Spool speed at bus voltage without load [rad/s]."""
-        return self.bus_v / (self.torque_constant_nm_a * self.gear_ratio)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """How a tendon passes one joint: moment arms, positive where the flexor shortens as the joint angle grows.
-
-    `flexor_m` and `extensor_m` hold at angle zero; both change by their slope per radian.
-    `wrap` is how much wrap angle one radian of the joint adds to the tendon's contact with its guides [rad/rad].
-    `by_encoder`: the drive compensates for this joint where its encoder says it is, not where it was told to go.
-    """
-
-    joint: str
-    flexor_m: float
-    extensor_m: float
-    flexor_slope_m: float = 0.0
-    extensor_slope_m: float = 0.0
-    wrap: float = 1.0
-    by_encoder: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tendon:
-    """A pull-pull pair on one stepped spool in the forearm: two cables, one motor, one joint it is meant for.
-
-    Attributes:
-        name: Same as the motor's place: one motor, one name.
-        motor: The gear motor that turns the spool.
-        joint: The joint the pair drives.
-        arms: Every joint the pair passes, the driven one included.
-        spool_flexor_m, spool_extensor_m: Radii of the two steps of the spool [m].
-        stiffness_n_m: EA/L of one cable from spool to insertion [N/m].
-        damping_n_s_m: Internal damping of one cable [N s/m].
-        pretension_n: Tension of both cables at rest [N].
-        friction: Capstan coefficient mu.
-        wrap_rad: Wrap angle over all guides at the zero posture [rad].
-        servo_stiffness_n_m, servo_damping_n_s_m: Position servo of the drive, in cable units [N/m], [N s/m].
-        source: Where the numbers come from.
-    """
-
-    name: str
-    motor: Motor
-    joint: str
-    arms: tuple[Arm, ...]
-    spool_flexor_m: float
-    spool_extensor_m: float
-    stiffness_n_m: float
-    damping_n_s_m: float
-    pretension_n: float
-    friction: float
-    wrap_rad: float
-    servo_stiffness_n_m: float
-    servo_damping_n_s_m: float
-    source: str
-
-    def __post_init__(self) -> None:
-        where = f"tendon {self.name}"
-        for name in ("spool_flexor_m", "spool_extensor_m", "stiffness_n_m", "servo_stiffness_n_m"):
-            _require(getattr(self, name) > 0.0, where, f"{name} must be > 0", getattr(self, name))
-        for name in ("damping_n_s_m", "pretension_n", "friction", "wrap_rad", "servo_damping_n_s_m"):
-            _require(getattr(self, name) >= 0.0, where, f"{name} must be >= 0", getattr(self, name))
-        names = [arm.joint for arm in self.arms]
-        _require(self.joint in names, where, "its own joint must be among its arms", names)
-        _require(len(set(names)) == len(names), where, "passes one joint twice", names)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tip:
-    """A fingertip: the point at `offset_m` in a link's frame that reaches and touches."""
-
-    name: str
-    link: str
-    offset_m: Vec3
+# Fields younger than the first robots, left out of a robot's identity while they are zero, False or empty.
+YOUNG = {
+    "joint": ("spring_nm_rad", "spring_rest_rad"),
+    "tendon": ("also",),
+    "robot": ("drives", "floating", "base_height_m"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +37,9 @@ class RobotModel:
         base_rpy_rad: How a fixed base is mounted in the world: palm up, fingers along world y, for hands [rad].
         reflected_share: Part of each motor's reflected inertia that is carried by the joint instead of the spool, so that
             light links are stable at the substep the engines use. The sum is the true one. See docs/robot.md.
+        drives: Motors that turn a joint without a tendon; they come after the tendons in the order of motors.
+        floating: The base moves freely; False when it is bolted to the world.
+        base_height_m: Height at which the base of a floating robot stands in the home posture [m].
     """
 
     name: str
@@ -303,13 +50,16 @@ class RobotModel:
     tips: tuple[Tip, ...]
     base_rpy_rad: Vec3 = ZERO
     reflected_share: float = 0.5
+    drives: tuple[Drive, ...] = ()
+    floating: bool = False
+    base_height_m: float = 0.0
 
     def __post_init__(self) -> None:
         links = {link.name for link in self.links}
-        _unique("link", self.links)
-        _unique("joint", self.joints)
-        _unique("tendon", self.tendons)
-        _unique("tip", self.tips)
+        unique("link", self.links)
+        unique("joint", self.joints)
+        unique("motor", (*self.tendons, *self.drives))
+        unique("tip", self.tips)
         if self.base_link not in links:
             raise UnknownNameError("base link", self.base_link, sorted(links))
         reached = {self.base_link}
@@ -317,20 +67,34 @@ class RobotModel:
             if joint.parent not in links or joint.child not in links:
                 missing = joint.parent if joint.parent not in links else joint.child
                 raise UnknownNameError(f"link of joint {joint.name}", missing, sorted(links))
-            _require(
+            require(
                 joint.parent in reached,
                 f"joint {joint.name}",
                 "parent must be reached by an earlier joint",
                 joint.parent,
             )
-            _require(joint.child not in reached, f"joint {joint.name}", "child already has a parent", joint.child)
+            require(joint.child not in reached, f"joint {joint.name}", "child already has a parent", joint.child)
             reached.add(joint.child)
-        _require(reached == links, f"robot {self.name}", "every link needs a joint", sorted(links - reached))
+        require(reached == links, f"robot {self.name}", "every link needs a joint", sorted(links - reached))
         known = set(self.joint_names)
         for tendon in self.tendons:
             for arm in tendon.arms:
                 if arm.joint not in known:
                     raise UnknownNameError(f"joint of tendon {tendon.name}", arm.joint, self.joint_names)
+        for drive in self.drives:
+            if drive.joint not in known:
+                raise UnknownNameError(f"joint of drive {drive.name}", drive.joint, self.joint_names)
+        driven = [joint for tendon in self.tendons for joint in tendon.driven] + [drive.joint for drive in self.drives]
+        twice = sorted({joint for joint in driven if driven.count(joint) > 1})
+        require(not twice, f"robot {self.name}", "a joint needs one motor", twice)
+        loose = sorted(known - set(driven))
+        require(not loose, f"robot {self.name}", "joints without a motor", loose)
+        require(
+            0.0 <= self.reflected_share <= 1.0,
+            f"robot {self.name}",
+            "reflected_share must be 0..1",
+            self.reflected_share,
+        )
         for tip in self.tips:
             if tip.link not in links:
                 raise UnknownNameError(f"link of tip {tip.name}", tip.link, sorted(links))
@@ -341,7 +105,7 @@ class RobotModel:
 
     @cached_property
     def motor_names(self) -> tuple[str, ...]:
-        return tuple(tendon.name for tendon in self.tendons)
+        return tuple(motor.name for motor in (*self.tendons, *self.drives))
 
     @cached_property
     def tip_names(self) -> tuple[str, ...]:
@@ -349,15 +113,15 @@ class RobotModel:
 
     @cached_property
     def lower_rad(self) -> np.ndarray:
-        return _readonly([joint.lower_rad for joint in self.joints])
+        return readonly(joint.lower_rad for joint in self.joints)
 
     @cached_property
     def upper_rad(self) -> np.ndarray:
-        return _readonly([joint.upper_rad for joint in self.joints])
+        return readonly(joint.upper_rad for joint in self.joints)
 
     @cached_property
     def home_rad(self) -> np.ndarray:
-        return _readonly([joint.home_rad for joint in self.joints])
+        return readonly(joint.home_rad for joint in self.joints)
 
     def index(self, joint: str) -> int:
         """Position of a joint in the joint order.
@@ -379,12 +143,30 @@ class RobotModel:
     @cached_property
     def joint_inertia_kg_m2(self) -> np.ndarray:
         """Reflected inertia carried by each joint (armature), shape (n_joints,) [kg m^2]."""
+        return self.reflected_inertia_kg_m2(self.reflected_share)
+
+    def reflected_inertia_kg_m2(self, share: float) -> np.ndarray:
+        """Rotor inertia as the joints feel it, of a tendon's motor only a share, of a gear drive all, shape (n_joints,) [kg m^2]."""
         inertia = np.zeros(len(self.joints))
         for tendon in self.tendons:
-            ratio = tendon_ratio(tendon)
-            inertia[self.index(tendon.joint)] += self.reflected_share * tendon.motor.spool_inertia_kg_m2 * ratio**2
+            for joint in tendon.driven:
+                inertia[self.index(joint)] += share * tendon.motor.spool_inertia_kg_m2 * tendon.ratio(joint) ** 2
+        for drive in self.drives:
+            inertia[self.index(drive.joint)] += drive.motor.spool_inertia_kg_m2
         inertia.setflags(write=False)
         return inertia
+
+    def drive_inertia_kg_m2(self, drive: Drive) -> float:
+        """The least inertia a gear drive can feel: its rotor and the joint's own link, everything beyond free to move [kg m^2].
+
+        The drive's torque-speed line counts on it; counting on more would not be stable.
+        """
+        joint = self.joints[self.index(drive.joint)]
+        link = self.link(joint.child)
+        turn = rpy_matrix(link.geoms[0].rpy_rad).T @ joint.axis  # the joint's axis in the geom's principal axes
+        arm = np.cross(joint.axis, link.com_m)
+        own = float(link.principal_inertia_kg_m2 @ np.square(turn)) + link.mass_kg * float(arm @ arm)
+        return drive.motor.spool_inertia_kg_m2 + own
 
     @cached_property
     def sha256(self) -> str:
@@ -392,7 +174,15 @@ class RobotModel:
         return hashlib.sha256(msgspec.json.encode(self.as_dict(), order="deterministic")).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
-        return msgspec.to_builtins(self)
+        """All numbers and names. A field that is younger than the first robots appears only where it is set, so that the
+        identity of a robot that does not use it stays what it was."""
+        data = msgspec.to_builtins(self)
+        for kind, items in (("joint", data["joints"]), ("tendon", data["tendons"]), ("robot", [data])):
+            for item in items:
+                for name in YOUNG[kind]:
+                    if not item[name]:
+                        del item[name]
+        return data
 
     def urdf(self) -> str:
         """The robot as URDF, one element per line (PyBullet's reader wants that)."""
@@ -407,19 +197,24 @@ class RobotModel:
         return write_mjcf(self)
 
 
-def tendon_ratio(tendon: Tendon) -> float:
-    """Spool angle per angle of the driven joint at the zero posture."""
-    own = next(arm for arm in tendon.arms if arm.joint == tendon.joint)
-    return own.flexor_m / tendon.spool_flexor_m
-
-
-def _unique(kind: str, items: tuple[Any, ...]) -> None:
-    names = [item.name for item in items]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    _require(not twice, f"{kind}s", "two of one name", twice)
-
-
-def _readonly(values: list[float]) -> np.ndarray:
-    array = np.array(values)
+def readonly(values: Iterable[float]) -> np.ndarray:
+    """Numbers as an array that cannot be written to."""
+    array = np.array(list(values))
     array.setflags(write=False)
     return array
+
+
+__all__ = [
+    "ZERO",
+    "Arm",
+    "DescriptionError",
+    "Drive",
+    "Geom",
+    "Joint",
+    "Link",
+    "Motor",
+    "RobotModel",
+    "Tendon",
+    "Tip",
+    "Vec3",
+]

@@ -5,7 +5,7 @@ from math import pi
 import numpy as np
 
 from robot.description.model import Geom, Joint, Link, RobotModel
-from robot.kinematics import rpy_matrix
+from robot.description.rotation import matrix_rpy, rpy_matrix
 
 # URDF cylinders and capsules lie along z, ours along y.
 _Z_TO_Y = rpy_matrix((-pi / 2, 0.0, 0.0))
@@ -15,14 +15,6 @@ COLORS = {
     "tip": "0.96 0.55 0.26 1",
     "forearm": "0.16 0.17 0.20 1",
 }
-
-
-def matrix_rpy(matrix: np.ndarray) -> tuple[float, float, float]:
-    """Fixed-axis roll, pitch, yaw of a rotation matrix; the inverse of `rpy_matrix` away from pitch = +-90 degrees."""
-    pitch = float(np.arcsin(np.clip(-matrix[2, 0], -1.0, 1.0)))
-    if abs(matrix[2, 0]) < 1.0 - 1e-9:
-        return float(np.arctan2(matrix[2, 1], matrix[2, 2])), pitch, float(np.arctan2(matrix[1, 0], matrix[0, 0]))
-    return float(np.arctan2(-matrix[1, 2], matrix[1, 1])), pitch, 0.0
 
 
 def write_urdf(model: RobotModel, *, for_torque_control: bool = False) -> str:
@@ -38,7 +30,10 @@ def write_urdf(model: RobotModel, *, for_torque_control: bool = False) -> str:
     added = {link.name: np.zeros(3) for link in model.links}
     if for_torque_control:
         for joint, inertia in zip(model.joints, model.joint_inertia_kg_m2.tolist()):
-            along = np.square(joint.axis)
+            carrier = model.link(joint.child).geoms[0]
+            along = np.square(
+                rpy_matrix(carrier.rpy_rad).T @ joint.axis
+            )  # in the axes the link's inertia is written in
             # Half of it goes to the other two axes: Bullet refuses an inertia that breaks the triangle inequality.
             added[joint.child] = inertia * (0.5 + 0.5 * along if along.max() > 0.999 else np.ones(3))
     lines = ['<?xml version="1.0"?>', f'<robot name="{model.name}">']

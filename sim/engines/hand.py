@@ -35,7 +35,8 @@ class SimulatedHand(ABC):
             raise ValueError(f"control period {1.0 / control_hz} s must be a whole number of substeps of {substep_s} s")
         self._model, self._control_hz = model, control_hz
         self._substeps, self.substep_s = substeps, substep_s
-        self.kernel = TransmissionKernel(parameters or Parameters.of(model), substep_s)
+        self._lower_rad, self._upper_rad = np.array(model.lower_rad), np.array(model.upper_rad)
+        self.use(parameters or Parameters.of(model))
         self._target_rad = np.array(model.home_rad)
         self._last_finite_rad = np.array(model.home_rad)
         self._steps = 0
@@ -48,17 +49,34 @@ class SimulatedHand(ABC):
     def control_hz(self) -> float:
         return self._control_hz
 
+    @property
+    def energy_j(self) -> float:
+        """Electrical energy that all motors took since the reset [J]."""
+        return float(self._drive["energy_j"][0])
+
+    @property
+    def tension_n(self) -> np.ndarray:
+        """Tension of every cable at its joint, flexor and extensor of each tendon in turn, shape (2 n_tendons,) [N]."""
+        return self._drive["tension_joint_n"].copy()
+
     def use(self, parameters: Parameters) -> None:
         """Exchange the transmission's constants; takes effect at the next reset."""
         self.kernel = TransmissionKernel(parameters, self.substep_s)
+        self._drive = self.kernel.state_views
 
     def reset(self, state: RobotState | None, rng: np.random.Generator) -> RobotState:
-        """See `Backend.reset`."""
-        q = np.array(self._model.home_rad if state is None else state.q_rad, dtype=np.float64)
+        """See `Backend.reset`.
+
+        Raises:
+            CommandError, NotFiniteError: The posture has another shape, or is not finite.
+        """
+        posture = self._model.home_rad if state is None else state.q_rad
+        q = checked_target(Command(target_rad=posture), self._model.joint_names)
         self._place(q)
         self.kernel.reset(TransmissionState.at_rest(self.kernel.parameters, q))
         self.kernel.q_rad[:], self.kernel.qd_rad_s[:] = q, 0.0
-        self._target_rad = np.clip(q, self._model.lower_rad, self._model.upper_rad)
+        self._target_rad = self._in_range(q)
+        self._last_finite_rad = q.copy()
         self._steps = 0
         return self._sense()
 
@@ -69,33 +87,40 @@ class SimulatedHand(ABC):
             DivergedError: A joint passed the speed no drive can reach, or is not finite.
         """
         target = checked_target(command, self._model.joint_names)
-        self._target_rad = np.clip(target, self._model.lower_rad, self._model.upper_rad)
+        self._target_rad = self._in_range(target)
         kernel = self.kernel
         kernel.target_rad[:] = kernel.parameters.spool_target(self._target_rad, kernel.q_rad)
         self._advance(self._substeps)
         self._steps += 1
         if not np.abs(kernel.qd_rad_s).max(initial=0.0) < MAX_SPEED_RAD_S:  # also NaN
-            worst = int(np.argmax(np.nan_to_num(np.abs(kernel.qd_rad_s), nan=np.inf)))
-            raise DivergedError(
-                f"simulation of {self._model.name} diverged at t = {self._steps / self._control_hz:.3f} s: joint "
-                f"{self._model.joint_names[worst]} at {kernel.qd_rad_s[worst]:.1f} rad/s; joints one step before: "
-                f"{np.round(self._last_finite_rad, 3).tolist()} rad"
-            )
+            raise self._diverged()
         self._last_finite_rad[:] = kernel.q_rad
         return self._sense()
 
+    def _diverged(self) -> DivergedError:
+        speed = np.nan_to_num(np.abs(self.kernel.qd_rad_s), nan=np.inf)
+        worst = int(np.argmax(speed))
+        before = dict(zip(self._model.joint_names, np.round(self._last_finite_rad, 3).tolist()))
+        return DivergedError(
+            f"simulation of {self._model.name} diverged at t = {self._steps / self._control_hz:.3f} s: joint "
+            f"{self._model.joint_names[worst]} at {self.kernel.qd_rad_s[worst]:.1f} rad/s, at most {MAX_SPEED_RAD_S:g} "
+            f"is believed; joint angles one step before [rad]: {before}; do: reset, and ask for less or take a shorter substep"
+        )
+
+    def _in_range(self, q_rad: np.ndarray) -> np.ndarray:
+        return np.minimum(np.maximum(q_rad, self._lower_rad), self._upper_rad)  # np.clip costs four times as much
+
     def _sense(self) -> RobotState:
-        kernel = self.kernel
-        spool = kernel.state_views
+        kernel, drive = self.kernel, self._drive
         return RobotState(
             time_s=self._steps / self._control_hz,
             q_rad=kernel.q_rad.copy(),
             qd_rad_s=kernel.qd_rad_s.copy(),
             target_rad=self._target_rad.copy(),
-            motor_rad=spool["spool_rad"].copy(),
-            motor_rad_s=spool["spool_rad_s"].copy(),
-            motor_current_a=spool["current_a"].copy(),
-            motor_temperature_c=spool["winding_c"].copy(),
+            motor_rad=drive["spool_rad"].copy(),
+            motor_rad_s=drive["spool_rad_s"].copy(),
+            motor_current_a=drive["current_a"].copy(),
+            motor_temperature_c=drive["winding_c"].copy(),
             tip_force_n=self._tip_forces(),
         )
 
@@ -110,6 +135,10 @@ class SimulatedHand(ABC):
     @abstractmethod
     def _tip_forces(self) -> np.ndarray:
         """Normal force on each fingertip, shape (n_tips,) [N]."""
+
+    @abstractmethod
+    def contacts(self) -> np.ndarray:
+        """Where the robot is touched, also by itself: points and forces in the world, shape (k, 6) [m, N]."""
 
     @abstractmethod
     def close(self) -> None:

@@ -4,7 +4,9 @@ Joints are loaded without limits, because each active motor and limit is a row f
 transmission. PyBullet has no armature, so a joint's share of reflected inertia is added to its link about the joint's axis.
 """
 
+import atexit
 import tempfile
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,9 @@ from robot.description.model import RobotModel
 from robot.description.urdf import write_urdf
 from robot.transmission import Parameters
 from sim.engines.hand import SimulatedHand
-from sim.engines.quiet import quiet_stdout
+from sim.engines.quiet import quiet
 
-with quiet_stdout():
+with quiet():
     import pybullet
     from pybullet_utils.bullet_client import BulletClient
 
@@ -38,8 +40,7 @@ class PyBulletHand(SimulatedHand):
         parameters: Parameters | None = None,
     ) -> None:
         super().__init__(model, control_hz=control_hz, substep_s=substep_s, parameters=parameters)
-        with quiet_stdout():
-            self.bullet = BulletClient(connection_mode=pybullet.DIRECT)
+        self.bullet = connect()
         self._client = self.bullet._client
         self.bullet.setGravity(0.0, 0.0, GRAVITY_M_S2)
         self.bullet.setPhysicsEngineParameter(
@@ -51,7 +52,7 @@ class PyBulletHand(SimulatedHand):
         )
         self.body, self.joint_index, self.link_index = load_robot(self.bullet, model)
         self._indices = [self.joint_index[name] for name in model.joint_names]
-        self._tip_links = [self.link_index[tip.link] for tip in model.tips]
+        self._tip_of_link = {self.link_index[tip.link]: i for i, tip in enumerate(model.tips)}
 
     def _place(self, q_rad: np.ndarray) -> None:
         for index, angle in zip(self._indices, q_rad.tolist()):
@@ -60,30 +61,57 @@ class PyBulletHand(SimulatedHand):
     def _advance(self, substeps: int) -> None:
         # The raw functions with an explicit client: an attribute of BulletClient costs a wrapper per call.
         kernel, body, indices, client = self.kernel, self.body, self._indices, self._client
-        torque, mode = kernel.torque_nm, pybullet.TORQUE_CONTROL
+        apply, tick, read = pybullet.setJointMotorControlArray, pybullet.stepSimulation, pybullet.getJointStates
+        kernel_step, torque, mode = kernel.step, kernel.torque_nm, pybullet.TORQUE_CONTROL
+        q_rad, qd_rad_s = kernel.q_rad, kernel.qd_rad_s
         for _ in range(substeps):
-            kernel.step()
-            pybullet.setJointMotorControlArray(body, indices, mode, forces=torque.tolist(), physicsClientId=client)
-            pybullet.stepSimulation(physicsClientId=client)
-            states = pybullet.getJointStates(body, indices, physicsClientId=client)
-            kernel.q_rad[:] = [s[0] for s in states]
-            kernel.qd_rad_s[:] = [s[1] for s in states]
+            kernel_step()
+            apply(body, indices, mode, forces=torque.tolist(), physicsClientId=client)
+            tick(physicsClientId=client)
+            states = read(body, indices, physicsClientId=client)
+            q_rad[:] = [s[0] for s in states]
+            qd_rad_s[:] = [s[1] for s in states]
 
     def _tip_forces(self) -> np.ndarray:
-        force = np.zeros(len(self._tip_links))
+        force = np.zeros(len(self._tip_of_link))
         for c in pybullet.getContactPoints(bodyA=self.body, physicsClientId=self._client) or ():
-            touching = [c[3]] if c[1] == self.body else []
-            if c[2] == self.body:
-                touching.append(c[4])
-            for i, link in enumerate(self._tip_links):
-                if link in touching:
-                    force[i] += c[9]
+            sides = (c[1], c[3]), (c[2], c[4])  # body and link of either side; c[9] is the normal force
+            touched = {self._tip_of_link.get(link, -1) for body, link in sides if body == self.body}
+            force[list(touched - {-1})] += c[9]
         return force
+
+    def contacts(self) -> np.ndarray:
+        found = []
+        for c in pybullet.getContactPoints(bodyA=self.body, physicsClientId=self._client) or ():
+            # point on B; normal towards A and its force; two directions of friction and their forces
+            force = c[9] * np.array(c[7]) + c[10] * np.array(c[11]) + c[12] * np.array(c[13])
+            if c[9] > 0.0:
+                found.append([*c[6], *force])
+        return np.array(found).reshape(-1, 6)
 
     def close(self) -> None:
         if self._client >= 0:
             self.bullet.disconnect()
             self._client = -1
+
+
+_OPEN: "weakref.WeakSet[BulletClient]" = weakref.WeakSet()
+
+
+def connect() -> BulletClient:
+    """A world of its own, without a window."""
+    with quiet():
+        bullet = BulletClient(connection_mode=pybullet.DIRECT)
+    _OPEN.add(bullet)
+    return bullet
+
+
+@atexit.register
+def _disconnect_all() -> None:
+    """While the modules are still there: a client that is collected after them complains on standard error."""
+    for bullet in list(_OPEN):
+        if bullet._client >= 0:
+            bullet.disconnect()
 
 
 def load_robot(bullet: BulletClient, model: RobotModel) -> tuple[int, dict[str, int], dict[str, int]]:

@@ -1,4 +1,4 @@
-"""Keeps an engine's chatter off standard output: it is printed from C, past `sys.stdout`."""
+"""Keeps an engine's chatter off the terminal: it is printed from C, past `sys.stdout`."""
 
 import ctypes
 import os
@@ -8,17 +8,21 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet_stdout() -> Iterator[None]:
-    """Send what C code prints inside the block to nowhere. Not for threads: the descriptor is the process's."""
+def quiet() -> Iterator[None]:
+    """Send what C code prints inside the block to nowhere. Not for threads: the descriptors are the process's."""
     libc = ctypes.CDLL(None)
-    sys.stdout.flush()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
     libc.fflush(None)
-    saved, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    saved = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 1)
+        for descriptor in saved:
+            os.dup2(nowhere, descriptor)
         yield
     finally:
         libc.fflush(None)
-        os.dup2(saved, 1)
-        os.close(saved)
+        for descriptor, copy in saved.items():
+            os.dup2(copy, descriptor)
+            os.close(copy)
         os.close(nowhere)

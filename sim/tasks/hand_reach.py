@@ -20,7 +20,8 @@ FOREARM = ("forearm_pronation", "wrist_flexion", "wrist_deviation")  # held stil
 
 def tip_error_m(tips_m: np.ndarray, goals_m: np.ndarray) -> np.ndarray:
     """Distance of each tip to its goal, shapes (n_tips, 3) -> (n_tips,) [m]."""
-    return np.sqrt(np.square(tips_m - goals_m).sum(axis=-1))
+    gap_m = tips_m - goals_m
+    return np.sqrt(np.add.reduce(gap_m * gap_m, axis=-1))
 
 
 def closeness(error_m: np.ndarray) -> np.ndarray:
@@ -30,7 +31,8 @@ def closeness(error_m: np.ndarray) -> np.ndarray:
 
 def smooth(action: np.ndarray, previous_action: np.ndarray) -> float:
     """Minus the mean squared change of the action."""
-    return -float(np.square(action - previous_action).mean())
+    change = action - previous_action
+    return -float(np.add.reduce(change * change)) / change.size
 
 
 class HandReach(Task):
@@ -38,6 +40,7 @@ class HandReach(Task):
     max_steps = 50  # 2 s
     control_hz = 25.0
     reward_names = ("thumb", "index", "middle", "ring", "little", "smooth")
+    metric_names = ("tip_error_mm", "tip_error_max_mm")
     smooth_weight = 0.02
     robots = ("hand22",)
     default_robot = "hand22"
@@ -120,8 +123,8 @@ class HandReach(Task):
 
     def judge(self, state: RobotState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
         error = tip_error_m(self._tips.positions(state.q_rad), self._goal_m)
-        mean = float(error.mean())
-        terms = dict(zip(self.model.tip_names, (closeness(error) / error.size).tolist()))
+        mean = float(np.add.reduce(error)) / error.size
+        terms = dict(zip(self._tips.tip_names, (closeness(error) / error.size).tolist()))
         terms["smooth"] = self.smooth_weight * smooth(action, previous_action)
         return Judgement(
             reward_terms=terms,

@@ -48,6 +48,7 @@ class Task(ABC):
         max_steps: Control steps until an episode is truncated.
         control_hz: Commands per second.
         reward_names: Names of the reward terms, in order.
+        metric_names: Names of the metrics, in order.
         robots: Descriptions it can be played with.
         default_robot: The one used when none is named.
     """
@@ -56,6 +57,7 @@ class Task(ABC):
     max_steps: int
     control_hz: float
     reward_names: tuple[str, ...]
+    metric_names: tuple[str, ...]
     robots: tuple[str, ...]
     default_robot: str
 

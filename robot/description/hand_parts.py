@@ -1,0 +1,106 @@
+"""What all hands here are built with: capsule phalanges, hinges, pull-pull pairs, and the cables' numbers. SI units, radians.
+
+Palm frame at the wrist's deviation axis: x to the thumb side, y to the fingertips, z out of the palm. Right hands.
+"""
+
+from math import radians
+
+from robot.description.model import ZERO, Arm, Geom, Joint, Motor, Tendon, Vec3
+from robot.description.motors import SMALL, SPOOL_M
+
+# Cable: 0.8 mm UHMWPE braid, 26-42 kN/m over 0.25-0.40 m of run (derived from EA/L with a braid modulus; docs/robot.md).
+CABLE_N_M = 30.0e3
+WRIST_CABLE_N_M = 100.0e3  # 1.5 mm braid: stiffness grows with the cross section
+CABLE_DAMPING_N_S_M = 15.0  # assumed: damping ratio about 0.05 of the joint against its tendon
+PRETENSION_N = 4.0  # in-vivo passive tendon force is 1-9 N (Schuind 1992)
+CAPSTAN_MU = 0.08  # UHMWPE on smooth aluminium about 0.10, less over the idlers
+WRAP_RAD = 1.5  # assumed: guides at the spool, wrist and metacarpal together, straight hand
+SERVO_N_M = 30.0e3  # as stiff as the cable: the drive adds no more sag than the tendon does
+SERVO_DAMPING_N_S_M = 800.0  # critical for the reflected rotor: 2 sqrt(k J) / r, J = 5.1e-4 kg m2, r = 10 mm
+
+
+FLEX: Vec3 = (1.0, 0.0, 0.0)  # distal towards the palm
+RADIAL: Vec3 = (0.0, 0.0, -1.0)  # distal towards the thumb side
+ULNAR: Vec3 = (0.0, 0.0, 1.0)
+THUMB_FLEX: Vec3 = (0.0, 0.0, 1.0)  # distal across the palm
+
+
+def phalanx(length_m: float, radius_m: float) -> Geom:
+    """A capsule that fills a phalanx from its joint to the next."""
+    return Geom(shape="capsule", size_m=(radius_m, length_m), origin_m=(0.0, length_m / 2.0, 0.0))
+
+
+def hinge(
+    name: str,
+    parent: str,
+    child: str,
+    axis: Vec3,
+    range_deg: tuple[float, float],
+    *,
+    torque_nm: float,
+    speed_rad_s: float,
+    origin_m: Vec3 = ZERO,
+    rpy_rad: Vec3 = ZERO,
+    home_deg: float = 0.0,
+    damping_nm_s: float = 0.005,
+    source: str,
+) -> Joint:
+    return Joint(
+        name=name,
+        parent=parent,
+        child=child,
+        origin_m=origin_m,
+        rpy_rad=rpy_rad,
+        axis=axis,
+        lower_rad=radians(range_deg[0]),
+        upper_rad=radians(range_deg[1]),
+        home_rad=radians(home_deg),
+        max_torque_nm=torque_nm,
+        max_speed_rad_s=speed_rad_s,
+        damping_nm_s=damping_nm_s,  # menagerie has 0.05; with the tendon model on, its friction is counted there
+        source=source,
+    )
+
+
+def pull_pull(
+    joint: str,
+    flexor_mm: float,
+    extensor_mm: float,
+    *,
+    passes: tuple[tuple[str, float], ...] = (),
+    motor: Motor = SMALL,
+    stiffness_n_m: float = CABLE_N_M,
+    servo_n_m: float = SERVO_N_M,
+    source: str,
+) -> Tendon:
+    """A pull-pull pair; `passes` lists the other joints it crosses, with the flexor's arm there [mm].
+
+    Every arm of the extensor, and its step of the spool, is the flexor's times extensor_mm / flexor_mm, so that neither cable
+    runs slack whatever the posture: the stepped spool and the stepped idlers of a pull-pull drive.
+    """
+    ratio = extensor_mm / flexor_mm
+    arms = [(joint, flexor_mm), *passes]
+    return Tendon(
+        name=joint,
+        motor=motor,
+        joint=joint,
+        arms=tuple(
+            Arm(
+                joint=name,
+                flexor_m=mm * 1e-3,
+                extensor_m=mm * 1e-3 * ratio,
+                by_encoder=name != joint and name.startswith("wrist"),
+            )
+            for name, mm in arms
+        ),
+        spool_flexor_m=SPOOL_M,
+        spool_extensor_m=SPOOL_M * ratio,
+        stiffness_n_m=stiffness_n_m,
+        damping_n_s_m=CABLE_DAMPING_N_S_M,
+        pretension_n=PRETENSION_N,
+        friction=CAPSTAN_MU,
+        wrap_rad=WRAP_RAD,
+        servo_stiffness_n_m=servo_n_m,
+        servo_damping_n_s_m=SERVO_DAMPING_N_S_M,
+        source=source,
+    )

@@ -1,0 +1,245 @@
+"""How fast the simulation is. Each figure is the median of runs in processes of their own, taken in turn so that drift hits all alike.
+
+`python -m sim.bench KIND SECONDS` makes one run and prints its figures as JSON; `measure` makes all of them.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from robot.errors import FlexorError
+from sim.engines import ENGINES
+
+REACH = "flexor/HandReach-v0"
+ROOT = Path(__file__).resolve().parents[1]
+PEERS_PYTHON = ROOT / ".venv-peers/bin/python"
+PEERS_SCRIPT = ROOT / "benchmarks/peers.py"
+PEERS = ("HandReach-v3", "HandManipulateBlock-v1")
+VEC_ENVS = 16
+
+
+class BenchError(FlexorError, RuntimeError):
+    """A run of a benchmark failed; the message carries its last words."""
+
+
+def measure(*, seconds: float, repeats: int, peers: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """All figures, by name of the run.
+
+    Args:
+        seconds: How long each run measures.
+        repeats: Runs of each kind; the median is kept.
+        peers: Run the peers of `benchmarks/peers.py` in between, in their own environment.
+        say: Called with a line of progress per run.
+
+    Raises:
+        BenchError: A run failed, or the peers are not installed.
+    """
+    if peers and not PEERS_PYTHON.exists():
+        raise BenchError(f"the peers are not installed: {PEERS_PYTHON} is missing; do: make bench-peers")
+    commands = {kind: [sys.executable, "-m", "sim.bench", kind, str(seconds)] for kind in KINDS}
+    if peers:
+        commands |= {peer: [str(PEERS_PYTHON), str(PEERS_SCRIPT), peer, str(seconds)] for peer in PEERS}
+    runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in commands}
+    started, total = time.monotonic(), repeats * len(commands)
+    for _ in range(repeats):
+        for kind, command in commands.items():
+            runs[kind].append(_run(command))
+            done = sum(map(len, runs.values()))
+            left = (time.monotonic() - started) / done * (total - done)
+            say(f"{done}/{total} runs, {left:.0f} s left: {kind}")
+    figures = {kind: {name: median(run[name] for run in done) for name in done[0]} for kind, done in runs.items()}
+    for peer in PEERS if peers else ():
+        for engine in ENGINES:
+            ratio = figures[f"env_{engine}"]["simulated_s_per_s"] / figures[peer]["simulated_s_per_s"]
+            figures[peer][f"{engine}_over_it"] = ratio
+    return figures
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures for a terminal, one row per run."""
+    rows = [(kind, "  ".join(f"{name} {value:.4g}" for name, value in row.items())) for kind, row in figures.items()]
+    width = max(len(kind) for kind, _ in rows)
+    return "\n".join(f"{kind:<{width}}  {text}" for kind, text in rows)
+
+
+def _run(command: list[str]) -> dict[str, float]:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BenchError(f"{' '.join(command[1:])} failed: {done.stderr.strip() or done.stdout.strip() or 'no words'}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def environment(engine: str, seconds: float) -> dict[str, float]:
+    """Control steps of HandReach under random actions, and the same substeps with nothing around them.
+
+    The torques of whole episodes are written down and played into the bare engine, which so goes through the same contacts.
+    """
+    import gymnasium
+
+    import sim  # noqa: F401 - registers the environments
+
+    env: Any = gymnasium.make(REACH, engine=engine)
+    task, rng = env.unwrapped.task, np.random.default_rng(0)
+    env.reset(seed=0)
+    _episode(env, rng)  # warm
+    step_s, bare_s, reset_s = [], [], []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or not step_s:
+        started = time.perf_counter()
+        env.reset()
+        reset_s.append(time.perf_counter() - started)
+        step_s.append(_episode(env, rng) / task.max_steps)
+        env.reset()
+        bare_s.append(_replay(env.unwrapped.backend, *_recorded(env, rng)) / task.max_steps)
+    per_step = median(step_s) + median(reset_s) / task.max_steps
+    return {
+        "steps_per_s": 1.0 / per_step,
+        "simulated_s_per_s": env.unwrapped.dt / per_step,
+        "step_us": 1e6 * median(step_s),
+        "reset_us": 1e6 * median(reset_s),
+        "bare_substeps_us": 1e6 * median(bare_s),
+        "step_over_bare": median(step_s) / median(bare_s),
+        "substep_ms": 1e3 * env.unwrapped.backend.substep_s,
+        "resident_mb": _highest_resident_mb(),
+    }
+
+
+def _highest_resident_mb() -> float:
+    """The most memory this process has held [MB]. `getrusage` would count what the parent held when it forked."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+def _episode(env: Any, rng: np.random.Generator) -> float:
+    """Wall time of one episode under random actions, without its reset [s]."""
+    actions = rng.uniform(-1.0, 1.0, (env.unwrapped.task.max_steps, *env.action_space.shape))
+    started = time.perf_counter()
+    for action in actions:
+        env.step(action)
+    return time.perf_counter() - started
+
+
+def _recorded(env: Any, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Start posture and the torques of every substep of an episode."""
+    kernel = env.unwrapped.backend.kernel
+    start, torques, step = kernel.q_rad.copy(), [], kernel.step
+
+    def recording() -> None:
+        step()
+        torques.append(kernel.torque_nm.copy())
+
+    kernel.step = recording
+    _episode(env, rng)
+    kernel.step = step
+    return start, torques
+
+
+def _replay(backend: Any, start_rad: np.ndarray, torques_nm: list[np.ndarray]) -> float:
+    """Wall time of the engine alone under given torques [s]."""
+    backend._place(start_rad)
+    if hasattr(backend, "mj_model"):
+        import mujoco
+
+        mj_step, model, data, dof = mujoco.mj_step, backend.mj_model, backend.data, backend._dof  # type: ignore[attr-defined]
+        started = time.perf_counter()
+        for torque in torques_nm:
+            data.qfrc_applied[dof] = torque
+            mj_step(model, data)
+        return time.perf_counter() - started
+    import pybullet
+
+    body, indices, client, mode = backend.body, backend._indices, backend._client, pybullet.TORQUE_CONTROL
+    lists = [torque.tolist() for torque in torques_nm]
+    started = time.perf_counter()
+    for torque in lists:
+        pybullet.setJointMotorControlArray(body, indices, mode, forces=torque, physicsClientId=client)
+        pybullet.stepSimulation(physicsClientId=client)
+    return time.perf_counter() - started
+
+
+def transmission(seconds: float) -> dict[str, float]:
+    """One call of the transmission's kernel for all motors of hand22, in motion."""
+    from robot.description import load
+    from robot.transmission import Parameters
+    from sim.transmission_kernel import TransmissionKernel
+
+    model = load("hand22")
+    kernel = TransmissionKernel(Parameters.of(model), 0.005)
+    rng, calls, batches = np.random.default_rng(0), 200, []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or not batches:
+        kernel.q_rad[:] = rng.uniform(model.lower_rad, model.upper_rad)
+        kernel.qd_rad_s[:] = rng.uniform(-5.0, 5.0, len(model.joints))
+        kernel.target_rad[:] = kernel.parameters.spool_target(kernel.q_rad, kernel.q_rad)
+        started = time.perf_counter()
+        for _ in range(calls):
+            kernel.step()
+        batches.append((time.perf_counter() - started) / calls)
+    return {"kernel_us": 1e6 * median(batches), "motors": float(len(model.tendons))}
+
+
+def vector(seconds: float) -> dict[str, float]:
+    """Control steps per second of the same environments in a plain loop, in one worker and in two, taken in turn."""
+    import gymnasium
+
+    import sim
+
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (50, VEC_ENVS, 22)).astype(np.float32)
+    single = [gymnasium.make(REACH, engine="mujoco") for _ in range(VEC_ENVS)]
+    vectors = [sim.make_vec(REACH, VEC_ENVS, workers, engine="mujoco") for workers in (1, 2)]
+
+    def loop() -> None:
+        """An episode of each; they all end in its last step."""
+        for row in actions:
+            for env, action in zip(single, row):
+                *_, terminated, truncated, _ = env.step(action)
+                if terminated or truncated:
+                    env.reset()
+
+    def vectored(envs: Any) -> None:
+        for row in actions:
+            envs.step(row)
+
+    ways = [loop, partial(vectored, vectors[0]), partial(vectored, vectors[1])]
+    for i, env in enumerate(single):
+        env.reset(seed=i)
+    for envs in vectors:
+        envs.reset(seed=0)
+    for way in ways:
+        way()  # warm
+    walls_s: list[list[float]] = [[] for _ in ways]
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or not walls_s[-1]:
+        for way, walls in zip(ways, walls_s):
+            started = time.perf_counter()
+            way()
+            walls.append(time.perf_counter() - started)
+    for env in (*single, *vectors):
+        env.close()
+    steps = actions.shape[0] * VEC_ENVS
+    loops, ones, twos = walls_s
+    return {
+        "loop_steps_per_s": steps / median(loops),
+        "one_worker_steps_per_s": steps / median(ones),
+        "two_workers_steps_per_s": steps / median(twos),
+        "overhead": median(one / plain for one, plain in zip(ones, loops)) - 1.0,
+        "two_workers_over_one": median(one / two for one, two in zip(ones, twos)),
+    }
+
+
+KINDS: dict[str, Callable[[float], dict[str, float]]] = {
+    **{f"env_{engine}": partial(environment, engine) for engine in ENGINES},
+    "transmission": transmission,
+    "vector": vector,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(KINDS[sys.argv[1]](float(sys.argv[2]))))

@@ -1,0 +1,91 @@
+"""Policies that learn nothing: what they do, that a seed repeats them, and how they rank."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+import sim
+from robot.description import load
+from robot.errors import UnknownNameError
+from robot.kinematics import TipKinematics
+from sim import baselines
+from sim.tasks import TASKS
+
+REACH = "flexor/HandReach-v0"
+HAND = load("hand22")
+
+
+@pytest.fixture(scope="module", params=sim.TASKS)
+def env(request):
+    made = gymnasium.make(request.param, engine="mujoco")
+    yield made
+    made.close()
+
+
+def mean_return(env, name: str, episodes: int) -> float:
+    total = 0.0
+    for seed in range(episodes):
+        observation, info = env.reset(seed=seed)
+        policy = baselines.make(name, env)
+        over = False
+        while not over:
+            observation, reward, terminated, truncated, info = env.step(policy(observation, info))
+            total += reward
+            over = terminated or truncated
+    return total / episodes
+
+
+@pytest.mark.parametrize("name", baselines.BASELINES)
+def test_every_baseline_acts_within_the_action_space_and_a_seed_repeats_it(env, name):
+    runs = []
+    for _ in range(2):
+        observation, info = env.reset(seed=3)
+        policy = baselines.make(name, env)
+        actions = []
+        for _ in range(8):
+            action = np.asarray(policy(observation, info), dtype=np.float32)
+            assert env.action_space.contains(action)
+            actions.append(action)
+            observation, _, _, _, info = env.step(action)
+        runs.append(actions)
+    np.testing.assert_array_equal(*runs)
+
+
+def test_zero_asks_for_nothing(env):
+    observation, info = env.reset(seed=0)
+    np.testing.assert_array_equal(baselines.make("zero", env)(observation, info), np.zeros(env.action_space.shape))
+
+
+def test_in_reach_the_planner_beats_the_script_which_beats_doing_nothing_and_anything():
+    env = gymnasium.make(REACH, engine="mujoco")
+    returns = {name: mean_return(env, name, episodes=8) for name in ("planner", "scripted", "zero", "random")}
+    env.close()
+    assert returns["planner"] > returns["scripted"] + 5.0  # of 50
+    assert returns["scripted"] > max(returns["zero"], returns["random"]) + 5.0
+
+
+def test_inverse_kinematics_finds_postures_that_exist():
+    tips = TipKinematics(HAND)
+    task: Any = TASKS[REACH](HAND)
+    moved = np.array([HAND.index(joint) for joint in task.contract().action.joints])
+    lower, upper = HAND.lower_rad[moved], HAND.upper_rad[moved]
+    rng = np.random.default_rng(0)
+    errors_m = []
+    for _ in range(12):
+        start = task.start(rng)
+        goal = task.goal.reshape(-1, 3)
+        q = baselines.inverse_kinematics(tips, start, goal, moved, lower, upper)
+        assert (q[moved] >= lower).all() and (q[moved] <= upper).all()
+        np.testing.assert_array_equal(np.delete(q, moved), np.delete(start, moved))
+        errors_m.append(np.linalg.norm(tips.positions(q) - goal, axis=1).mean())
+    assert np.median(errors_m) < 1e-4
+    assert np.linalg.norm(tips.positions(HAND.home_rad) - goal, axis=1).mean() > 0.01  # the start was not the goal
+
+
+def test_an_unknown_baseline_is_refused_with_the_known_ones(env):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown baseline 'planer'. Did you mean 'planner'\? Known: zero, random"
+    ):
+        baselines.make("planer", env)

@@ -1,0 +1,47 @@
+"""The benchmark measures what it says, and a run that fails is told."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sim import bench
+
+
+def one(kind: str) -> dict[str, float]:
+    done = subprocess.run([sys.executable, "-m", "sim.bench", kind, "0.01"], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_a_run_of_an_environment_says_how_fast_it_is_and_what_the_engine_takes_of_it():
+    figures = one("env_mujoco")
+    assert figures["simulated_s_per_s"] == pytest.approx(0.04 * figures["steps_per_s"])
+    assert figures["step_over_bare"] == pytest.approx(figures["step_us"] / figures["bare_substeps_us"])
+    assert figures["step_over_bare"] > 1.0 and figures["substep_ms"] == 5.0
+    assert 50.0 < figures["resident_mb"] < 300.0  # what a simulation worker may take
+
+
+def test_medians_are_taken_over_runs_and_peers_are_put_beside_ours(monkeypatch, tmp_path):
+    values = iter(range(1, 100))
+    monkeypatch.setattr(bench, "PEERS_PYTHON", tmp_path)  # exists
+    monkeypatch.setattr(bench, "_run", lambda command: {"simulated_s_per_s": float(next(values))})
+    said = []
+    figures = bench.measure(seconds=1.0, repeats=3, peers=True, say=said.append)
+    kinds = len(bench.KINDS) + len(bench.PEERS)
+    assert len(said) == 3 * kinds and said[-1].startswith(f"{3 * kinds}/{3 * kinds} runs, 0 s left")
+    assert figures["env_pybullet"]["simulated_s_per_s"] == 1 + kinds  # the median of 1, 1 + k, 1 + 2 k
+    first, ours = bench.PEERS[0], figures["env_mujoco"]["simulated_s_per_s"]
+    assert figures[first]["mujoco_over_it"] == ours / figures[first]["simulated_s_per_s"]
+    assert len(bench.table(figures).splitlines()) == kinds
+
+
+def test_peers_that_are_not_installed_are_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "PEERS_PYTHON", tmp_path / "none")
+    with pytest.raises(bench.BenchError, match="do: make bench-peers"):
+        bench.measure(seconds=1.0, repeats=1, peers=True, say=print)
+
+
+def test_a_run_that_fails_is_told_with_its_last_words():
+    with pytest.raises(bench.BenchError, match=r"(?s)sim\.bench coffee 1 failed: .*KeyError: 'coffee'"):
+        bench._run([sys.executable, "-m", "sim.bench", "coffee", "1"])
