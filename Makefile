@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check bench
+.PHONY: help setup demo test test-slow check bench bench-peers
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,4 +34,8 @@ check: $(STAMP) ## linter, formatter and type checker
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(STAMP) ## the figures this project quotes, measured on this machine
-	@$(BIN)/flexor bench
+	@$(BIN)/flexor bench sim
+
+bench-peers: ## the peers' environment, for `flexor bench sim --peers`
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --disable-pip-version-check -q gymnasium-robotics "mujoco<3.4"

@@ -194,6 +194,7 @@ def sim(
     seed: int = 0,
     frames: Path | None = None,
     video: Path | None = None,
+    view: bool = False,
 ) -> None:
     """Watch an environment under a policy: prints each episode, and writes pictures or a film without a display.
 
@@ -206,6 +207,7 @@ def sim(
         seed: Seed of the first episode; the others count up from it.
         frames: Write a PNG per step into this folder.
         video: Write an mp4 to this file.
+        view: Open a live 3D page on this machine; it stays open until Ctrl-C.
 
     Example:
         flexor sim flexor/HandReach-v0 --policy hand_reach --video reach.mp4
@@ -221,6 +223,7 @@ def sim(
         seed=seed,
         frames=frames,
         video=video,
+        view=view,
         say=print,
     )
 

@@ -1,5 +1,6 @@
 """Watching a policy in an environment: a line per episode, pictures, a film."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def watch(
     seed: int,
     frames: Path | None,
     video: Path | None,
+    view: bool,
     say: Callable[[str], None],
 ) -> None:
     """Run a policy and show it; see `flexor sim --help`.
@@ -70,6 +72,12 @@ def watch(
     if frames is not None:
         frames.mkdir(parents=True, exist_ok=True)
     act = make_act(env)
+    live = None
+    if view:
+        from sim.viewer import Live
+
+        live = Live(env.unwrapped)  # type: ignore[arg-type]
+        say(f"live view: {live.url}")
     episode, total = 0, 0.0
     observation, info = env.reset(seed=seed)
     try:
@@ -77,6 +85,8 @@ def watch(
             action = act(observation, info)
             observation, reward, terminated, truncated, info = env.step(action)
             total += float(reward)
+            if live is not None:
+                live.show(info.get("metrics", {}))
             if wanted:
                 picture = env.render()
                 assert isinstance(picture, np.ndarray)
@@ -91,7 +101,12 @@ def watch(
                 )
                 episode, total = episode + 1, 0.0
                 observation, info = env.reset(seed=seed + episode)
+        if live is not None:
+            say("the view stays open until Ctrl-C")
+            threading.Event().wait()
     finally:
+        if live is not None:
+            live.close()
         if film is not None:
             film.close()
         env.close()
