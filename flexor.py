@@ -14,7 +14,7 @@ from typing import Any
 
 from robot.errors import FlexorError, UnknownNameError
 
-# name: (module:function, one line of help). A name of two words belongs to the group of its first word.
+# name: (module:function, one line of help). A name of several words belongs to the group of its first one or two.
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("fleet.demo.cli:demo", "the whole job end to end, in minutes on two cores, with a report"),
     "envs": ("sim.cli:envs", "the environments, their sizes and their shipped policies"),
@@ -35,12 +35,18 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "fleet hold": ("fleet.cli:hold", "freeze the running rollout, or go on with it"),
     "fleet rollback": ("fleet.cli:rollback", "take the last rollout back on all robots"),
     "fleet export": ("fleet.cli:export", "seal a hub's experience into packs for a learner"),
+    "fleet login": ("fleet.cli_page:login", "a one-time link that signs you in on the hub's page"),
+    "fleet web": ("fleet.cli_page:web", "show the page of a hub that runs without one"),
+    "fleet job add": ("fleet.cli_jobs:add", "give the fleet something to do"),
+    "fleet job list": ("fleet.cli_jobs:list_", "jobs, who has them, and what they cost"),
+    "fleet job cancel": ("fleet.cli_jobs:cancel", "call a job off"),
     "bench sim": ("sim.cli:bench", "simulated seconds per second, and what is around the engine"),
     "bench onboard": ("robot.onboard.cli:bench", "latency and processor share of a decision at the control rate"),
 }
 
-GROUPS = {  # first words of names of two
+GROUPS = {  # first words of names of several
     "fleet": "a hub and its robots",
+    "fleet job": "work for robots, done once",
     "bench": "the figures this project quotes, measured here",
 }
 
@@ -88,13 +94,18 @@ def split(argv: Sequence[str]) -> tuple[str, list[str]]:
     Raises:
         UnknownNameError: No such subcommand; the message lists the known ones.
     """
-    for words in (2, 1):
+    for words in (3, 2, 1):
         name = " ".join(argv[:words])
         if len(argv) >= words and name in SUBCOMMANDS:
             return name, list(argv[words:])
-    group = argv[0] if built(argv[0]) else ""
+    group = group_of(argv)
     known = [name for name in SUBCOMMANDS if not group or name.startswith(group + " ")]
-    raise UnknownNameError("subcommand", " ".join(argv[: 2 if group else 1]), known)
+    raise UnknownNameError("subcommand", " ".join(argv[: len(group.split()) + 1]), known)
+
+
+def group_of(argv: Sequence[str]) -> str:
+    """The longest group that some words begin with, "" for none."""
+    return next((g for g in (" ".join(argv[:2]), argv[0]) if built(g)), "")
 
 
 def description(function: Callable[..., Any]) -> str:
@@ -134,8 +145,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"flexor {version('flexor')}")
         return 0
-    if built(argv[0]) and argv[1:2] in ([], ["-h"], ["--help"]):
-        print(overview(argv[0]))
+    group = group_of(argv)
+    if group and argv[len(group.split()) :][:1] in ([], ["-h"], ["--help"]):
+        print(overview(group))
         return 0
     where = "flexor"
     try:

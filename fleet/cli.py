@@ -41,6 +41,11 @@ def hub(
     host: str = "127.0.0.1",
     name: str = "hub",
     reserve_mb: int = 256,
+    web: int | None = None,
+    web_names: str = "",
+    metrics: int | None = None,
+    lease_s: float = 30.0,
+    config: Path | None = None,
 ) -> None:
     """Run a hub: it keeps what robots send and tells them what to run. Stop it with Ctrl-C.
 
@@ -54,15 +59,35 @@ def hub(
         host: Address to listen on; 0.0.0.0 for robots on other machines.
         name: In logs and answers.
         reserve_mb: Disk space kept free; below it robots keep their experience themselves.
+        web: Port of the page, on this machine only.
+        web_names: Host names under which a proxy of yours shows the page, comma-separated.
+        metrics: Port of the figures for Prometheus, on this machine only.
+        lease_s: How long a robot that is not heard of keeps its job; longer than an episode.
+        config: TOML file with any of these options; what differs from its default on the command line wins.
     """
     import logging
 
+    from fleet.configs import overlay
     from fleet.hub import HubConfig, serve
     from fleet.processes import follow_parent
 
+    o = overlay(hub, config, locals())
     follow_parent()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    serve(HubConfig(folder=dir, keys=keys, port=port, host=host, name=name, reserve_bytes=reserve_mb << 20))
+    serve(
+        HubConfig(
+            folder=o.dir,
+            keys=o.keys,
+            port=o.port,
+            host=o.host,
+            name=o.name,
+            reserve_bytes=o.reserve_mb << 20,
+            lease_s=o.lease_s,
+            web_port=o.web,
+            metrics_port=o.metrics,
+            web_names=tuple(name.strip() for name in o.web_names.split(",") if name.strip()),
+        )
+    )
 
 
 def robot(
@@ -78,6 +103,10 @@ def robot(
     explore: bool = True,
     drain_s: float = 10.0,
     spool_mb: int = 8192,
+    battery_wh: float = 0.0,
+    base_w: float = 0.0,
+    jobs: bool = True,
+    config: Path | None = None,
 ) -> None:
     """Run one robot of the fleet: policy, uplink, updates. It goes on without the hub and keeps its experience.
 
@@ -97,28 +126,37 @@ def robot(
         explore: Act with the noise the policy was trained with, so that others can learn from it.
         drain_s: At the end, how long to wait until the hub has everything.
         spool_mb: Size at which the oldest experience is dropped (and its loss declared).
+        battery_wh: Capacity of its battery; its charge is counted in joules. 0: it has none, or does not say.
+        base_w: What everything but its motors takes, in watts; for the count of joules.
+        jobs: Take jobs from the hub.
+        config: TOML file with any of these options; what differs from its default on the command line wins.
     """
     import logging
 
+    from fleet.configs import overlay
     from fleet.processes import follow_parent
     from fleet.robot import RobotConfig, serve
 
+    o = overlay(robot, config, locals())
     follow_parent()
-    logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s {name}: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s {o.name}: %(message)s")
     serve(
         RobotConfig(
-            hubs=hub,
-            keys=keys,
-            name=name,
-            folder=dir or Path("robots") / name,
-            artifact=artifact,
-            backend=backend,
-            episodes=episodes,
-            paced=rate == "real",
-            seed=seed,
-            explore=explore,
-            drain_s=drain_s,
-            spool_bytes=spool_mb << 20,
+            hubs=o.hub,
+            keys=o.keys,
+            name=o.name,
+            folder=o.dir or Path("robots") / o.name,
+            artifact=o.artifact,
+            backend=o.backend,
+            episodes=o.episodes,
+            paced=o.rate == "real",
+            seed=o.seed,
+            explore=o.explore,
+            drain_s=o.drain_s,
+            spool_bytes=o.spool_mb << 20,
+            battery_wh=o.battery_wh,
+            base_w=o.base_w,
+            jobs=o.jobs,
         )
     )
 

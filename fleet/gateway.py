@@ -22,6 +22,7 @@ from fleet.messages import (
     Heartbeat,
     HeartbeatOk,
     Hello,
+    JobTicket,
     Message,
     Nack,
     Piece,
@@ -56,6 +57,21 @@ class Deployments(Protocol):
         ...
 
 
+class Work(Protocol):
+    """What the gateway needs of the job queue."""
+
+    def heard(self, robot: str, heartbeat: Heartbeat) -> tuple[JobTicket | None, int]:
+        """A robot reports: the job it should do, if it has not named it yet, and the lease held for it (0: none)."""
+        ...
+
+
+class NoWork:
+    """A hub without a job queue."""
+
+    def heard(self, robot: str, heartbeat: Heartbeat) -> tuple[JobTicket | None, int]:
+        return None, 0
+
+
 class Files(Protocol):
     """What the gateway needs of the catalogue."""
 
@@ -72,18 +88,30 @@ class Gateway:
         admits: Whether a robot's key is still allowed.
         store: Where records go.
         deployments, files: Director and catalogue.
+        work: The job queue.
+        on_event: Called with every event that is no episode's result, once it is on the disk.
     """
 
     def __init__(
-        self, hub: str, admits: Callable[[str], bool], store: Store, deployments: Deployments, files: Files
+        self,
+        hub: str,
+        admits: Callable[[str], bool],
+        store: Store,
+        deployments: Deployments,
+        files: Files,
+        work: Work | None = None,
+        on_event: Callable[[Key, int, bytes], None] = lambda _key, _seq, _payload: None,
     ) -> None:
         self._hub, self._admits, self._store = hub, admits, store
         self._deployments, self._files = deployments, files
+        self._work, self._on_event = work or NoWork(), on_event
         self.roster = Roster()
         self.group = Group()  # fills while the one before it is on its way to the disk
         self.counters: Counter[str] = Counter()
-        self._results: list[tuple[Key, int, EpisodeResult]] = []  # of the group being filled
-        self._waiting_results: list[tuple[Key, int, EpisodeResult]] = []  # of the group under way
+        self._results: list[
+            tuple[Key, int, EpisodeResult | bytes]
+        ] = []  # of the group being filled; bytes: another event
+        self._waiting_results: list[tuple[Key, int, EpisodeResult | bytes]] = []  # of the group under way
         self._index = store.index
 
     # --- from robots -------------------------------------------------------------------------------------------------
@@ -207,11 +235,17 @@ class Gateway:
         cursors = self._index.cursors(session.robot, session.epoch)
         generation = self._deployments.generation(session.robot)
         document = self._deployments.document(session.robot) if generation > heartbeat.generation else b""
+        ticket, lease = self._work.heard(session.robot, heartbeat)
         replies = [
             self._to(
                 session.routing_id,
                 HeartbeatOk(
-                    generation=generation, assignment=document, cursors=cursors, credit_bytes=self.credit_bytes
+                    generation=generation,
+                    assignment=document,
+                    cursors=cursors,
+                    credit_bytes=self.credit_bytes,
+                    job=ticket,
+                    job_lease=lease,
                 ),
             )
         ]
@@ -254,7 +288,10 @@ class Gateway:
         """A group is on the disk: acknowledge it (see `flush`)."""
         self._index.commit(group.marks)
         for key, seq, result in self._waiting_results:
-            self._deployments.note(key, seq, result)
+            if isinstance(result, bytes):
+                self._on_event(key, seq, result)
+            else:
+                self._deployments.note(key, seq, result)
         self._waiting_results = []
         for routing_id in group.sessions:
             if (session := self.roster.sessions.get(routing_id)) is not None:
@@ -293,8 +330,7 @@ class Gateway:
     def _keep_result(self, key: Key, seq: int, flags: int, payload: bytes) -> None:
         if key[2] == EVENTS and not flags & TOMBSTONE:
             result = read_result(payload)
-            if result is not None:
-                self._results.append((key, seq, result))
+            self._results.append((key, seq, payload if result is None else result))
 
     def _nack(self, session: Session, key: Key, why: str, *, committed: bool, seq: int = 0) -> Reply:
         line = self._index.lines.get(key)

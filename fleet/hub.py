@@ -20,6 +20,7 @@ from typing import Any
 
 import zmq
 
+from fleet.answers import pack_answer
 from fleet.auth import ADMIN, FLEET, AllowList, Authenticator, self_test
 from fleet.catalogue import Catalogue, make_root
 from fleet.committer import Committer
@@ -28,12 +29,18 @@ from fleet.disk import Disk
 from fleet.errors import FleetError, StoreFullError, WireError
 from fleet.gateway import Gateway, Reply, read_result
 from fleet.index import Key
+from fleet.jobs import LEASE_S
+from fleet.jobs_hub import JobQueue
 from fleet.keys import load_pair, load_public, load_signing_key
 from fleet.messages import Answer, Ask
+from fleet.metrics import HubMetrics
+from fleet.office import Office
+from fleet.overview import overview
 from fleet.sockets import ADMIN_OFFSET, BULK_OFFSET, listen
 from fleet.status import Count, robot_views, status
 from fleet.store import RESERVE_BYTES, Store, audit, read_log
-from fleet.wire import EVENTS, decode, encode
+from fleet.web.child import PageProcess
+from fleet.wire import EVENTS, decode
 from robot.errors import FlexorError, UnknownNameError
 
 log = logging.getLogger(__name__)
@@ -52,6 +59,9 @@ class HubConfig:
         keys: Key folder, with the hub's, the director's and the online catalogue keys.
         port: Control; the two after it are used too.
         host: Address to listen on. Loopback unless robots are on other machines.
+        lease_s: How long a robot that is not heard of keeps its job [s].
+        web_port, metrics_port: Of the page and of Prometheus' figures, on loopback; None for none.
+        web_names: Host names under which a proxy shows the page.
     """
 
     folder: Path
@@ -61,6 +71,10 @@ class HubConfig:
     name: str = "hub"
     segment_bytes: int = 128 << 20
     reserve_bytes: int = RESERVE_BYTES
+    lease_s: float = LEASE_S
+    web_port: int | None = None
+    metrics_port: int | None = None
+    web_names: tuple[str, ...] = ()
 
 
 class Hub:
@@ -79,8 +93,12 @@ class Hub:
         self._context = zmq.Context(io_threads=2)
         self._authenticator = Authenticator(self._context, self._allow)
         self._sockets: list[zmq.Socket] = []
-        self._next_resign_s = 0.0
+        self._next_resign_s, self._began_s = 0.0, time.monotonic()
         self._store: Store | None = None
+        self._jobs: JobQueue | None = None
+        ports = tuple(dict.fromkeys(p for p in (config.web_port, config.metrics_port) if p is not None))
+        local = f"127.0.0.1:{config.port}"
+        self._page = PageProcess(local, config.keys, ports, config.web_names) if ports else None
         self._committer: Committer | None = None
         self._counts: list[tuple[bytes, Count | str]] = []  # made by helper threads: the log counted, or why not
         try:
@@ -98,13 +116,34 @@ class Hub:
                 reserve_bytes=config.reserve_bytes,
             )
             self.director = Director(config.folder / "director.json", director_key, disk=disk)
+            self.jobs = self._jobs = JobQueue(
+                config.folder / "jobs.log",
+                hub=config.name,
+                utc_s=time.time,
+                now_s=time.monotonic,
+                lease_s=config.lease_s,
+                disk=disk,
+            )
+            self.metrics = HubMetrics()
+            page = f"http://127.0.0.1:{config.web_port}/" if config.web_port is not None else ""
+            self.office = Office(config.name, self.jobs, page)
             for record, payload in read_log(config.folder, {EVENTS}):
                 result = None if record.tombstone else read_result(payload)
                 if result is not None:
                     self.director.note(record.key, record.seq, result)
+                elif not record.tombstone:
+                    self.office.happened(record.key, record.seq, payload, again=True)
             make_root(config.keys, datetime.now(UTC))
             self.catalogue = Catalogue(config.folder / "catalogue", config.keys)
-            self.gateway = Gateway(config.name, self._allow.admits, self.store, self.director, self.catalogue)
+            self.gateway = Gateway(
+                config.name,
+                self._allow.admits,
+                self.store,
+                self.director,
+                self.catalogue,
+                self.jobs,
+                self.office.happened,
+            )
             self._committer = Committer(self.store)
         except BaseException:
             self.close()
@@ -131,6 +170,8 @@ class Hub:
             for socket in (self._control, self._bulk):
                 if socket in ready:
                     self._serve(socket, now_s)
+            if self.gateway.group.parts:
+                self.metrics.filling(now_s)
             if self._admin in ready:
                 self._serve_admin(now_s)
             while self._counts:
@@ -150,6 +191,12 @@ class Hub:
         if self._store is not None:
             self._store.close()
             self._store = None
+        if self._page is not None:
+            self._page.close()
+            self._page = None
+        if self._jobs is not None:
+            self._jobs.close()
+            self._jobs = None
         for socket in self._sockets:
             socket.close(0)
         self._sockets = []
@@ -183,6 +230,7 @@ class Hub:
         if not self._committer.busy:
             group = self.gateway.take_group()
             if group is not None:
+                self.metrics.submitted(group.size_bytes, time.monotonic())
                 self._committer.submit(group)
 
     def _settle(self) -> None:
@@ -191,6 +239,7 @@ class Hub:
         if outcome is None:
             return
         if outcome.error is None:
+            self.metrics.committed(time.monotonic())
             self.gateway.committed(outcome.group)
         elif isinstance(outcome.error, StoreFullError):
             log.warning("%s", outcome.error)
@@ -203,6 +252,9 @@ class Hub:
             for robot in [r for r in self.gateway.roster.members if not self._allow.admits(r)]:
                 self.gateway.roster.drop(robot)
         self.director.tick(time.time(), self._views(now_s))
+        self.jobs.tick()
+        if self._page is not None:
+            self._page.tick(now_s)
         if now_s >= self._next_resign_s:
             self._next_resign_s = now_s + RESIGN_CHECK_S
             try:
@@ -249,16 +301,16 @@ class Hub:
         try:
             message = decode(frames).message
         except WireError as error:
-            self._send(self._admin, (routing_id, encode(Answer(ok=False, error=str(error)))))
+            self._send(self._admin, (routing_id, pack_answer(Answer(ok=False, error=str(error)))))
             return
         if not isinstance(message, Ask):
-            self._send(self._admin, (routing_id, encode(Answer(ok=False, error="only ASK is spoken here"))))
+            self._send(self._admin, (routing_id, pack_answer(Answer(ok=False, error="only ASK is spoken here"))))
             return
         if message.command == "status" and message.arguments.get("count"):
             floor = {key: line.committed.seq for key, line in self.store.index.lines.items()}
             threading.Thread(target=self._count, args=(routing_id, floor), daemon=True).start()
             return
-        self._send(self._admin, (routing_id, encode(self._answer(message, now_s))))
+        self._send(self._admin, (routing_id, pack_answer(self._answer(message, now_s))))
 
     def _count(self, routing_id: bytes, floor: dict[Key, int]) -> None:
         """Read the whole log, apart from the loop."""
@@ -273,7 +325,7 @@ class Hub:
     def _send_count(self, routing_id: bytes, count: Count | str, now_s: float) -> None:
         failed = isinstance(count, str)
         answer = Answer(ok=False, error=count) if failed else Answer(ok=True, body=self._status(now_s, count))
-        self._send(self._admin, (routing_id, encode(answer)))
+        self._send(self._admin, (routing_id, pack_answer(answer)))
 
     def _answer(self, ask: Ask, now_s: float) -> Answer:
         commands: dict[str, Callable[[], dict[str, Any]]] = {
@@ -283,6 +335,7 @@ class Hub:
             "hold": lambda: _told(self.director.hold(time.time(), self._views(now_s))),
             "resume": lambda: _told(self.director.resume(time.time(), self._views(now_s))),
             "rollback": lambda: _told(self.director.rollback(time.time(), self._views(now_s))),
+            **self.office.commands(ask.arguments, lambda: self._overview(now_s)),
         }
         try:
             if ask.command not in commands:
@@ -297,6 +350,12 @@ class Hub:
         ref = self.catalogue.find(str(arguments["name"]), str(arguments["version"]))
         plan = str(arguments.get("plan", "quick"))
         return _told(self.director.deploy(ref, plan, time.time(), self._views(now_s)))
+
+    def _overview(self, now_s: float) -> dict[str, Any]:
+        view = None if self.director.kept.rollout is None else self.director.view(time.time(), self._views(now_s))
+        body = overview(self.gateway, self.store, self.director.kept.rollout, view, self._allow.names, now_s)
+        figures = {"refused_keys": self._allow.denied, "metrics": self.metrics.plain(), "up_s": now_s - self._began_s}
+        return {**body, **figures, "banned": list(self.director.kept.banned)}
 
     def _status(self, now_s: float, count: Count | None) -> dict[str, Any]:
         body = status(self.gateway, self.store.index, self.director, self._allow.names, now_s, count)

@@ -11,6 +11,8 @@ from msgspec import Meta
 Sha256 = Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")]
 Text = Annotated[str, Meta(max_length=4096)]
 Cursors = dict[int, int]  # stream -> sequence number
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Skills = Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=64)]
 
 
 class Hello(msgspec.Struct, tag="hello", frozen=True, kw_only=True):
@@ -96,7 +98,15 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heartbeat(msgspec.Struct, tag="hb", frozen=True, kw_only=True):
-    """Robot to hub, once a second."""
+    """Robot to hub, once a second.
+
+    Attributes:
+        battery, battery_j: Charge, 0 to 1, and what is left of it [J]; None where the robot has no battery or does not know.
+        energy_j, power_w: Taken by the robot since its process started [J], and now [W]; `energy_source` says measured or modelled.
+        skills: Names of the artifacts it can run now: what jobs it can do.
+        wants_job: Whether it would take one.
+        job, job_lease: The job it is doing.
+    """
 
     state: Literal["running", "idle", "probation", "safe", "stopping"]
     policy_sha256: Sha256 = ""
@@ -111,10 +121,46 @@ class Heartbeat(msgspec.Struct, tag="hb", frozen=True, kw_only=True):
     dropped_records: int = 0
     tally: Tally | None = None
     refused: Text = ""
+    robot_model: Text = ""
+    battery: Share | None = None
+    battery_j: float = 0.0
+    energy_j: float = 0.0
+    energy_source: Text = ""
+    power_w: float = 0.0
+    skills: Skills = ()
+    wants_job: bool = False
+    job: Text = ""
+    job_lease: int = 0
+
+
+class JobTicket(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it is given to one robot.
+
+    Attributes:
+        hub: Who gives it; lease numbers are this hub's.
+        lease: Grows with every job given out. A result that carries an older lease than the job's is refused.
+        lease_s: Without a heartbeat that names the job for this long, it goes to somebody else; the robot gives up before that.
+        skill: Name of the artifact that does it.
+        repeats, tries: Episodes that must succeed; episodes that may fail before the job has failed.
+        budget_j: Joules it may cost, 0 for no limit.
+    """
+
+    id: Text
+    hub: Text
+    lease: int
+    lease_s: float
+    task: Text
+    place: Text = ""
+    skill: Text
+    repeats: int = 1
+    tries: int = 3
+    budget_j: float = 0.0
 
 
 class HeartbeatOk(msgspec.Struct, tag="hbok", frozen=True, kw_only=True):
     """Hub's answer. `assignment` is a signed document, sent while the robot reports an older generation.
+
+    `job` is sent until the robot names it; `job_lease` is the lease the hub holds for this robot, 0 for none: a job under another one is void.
 
     Cursors and credit repeat the last ACK, so that one which was lost does no harm.
     """
@@ -123,6 +169,8 @@ class HeartbeatOk(msgspec.Struct, tag="hbok", frozen=True, kw_only=True):
     assignment: Annotated[bytes, Meta(max_length=16_384)] = b""
     cursors: Cursors = {}
     credit_bytes: int = 0
+    job: JobTicket | None = None
+    job_lease: int = 0
 
 
 class Get(msgspec.Struct, tag="get", frozen=True, kw_only=True):
@@ -267,3 +315,52 @@ class EpisodeResult(msgspec.Struct, frozen=True, kw_only=True):
     falls: int = 0
     trips: int = 0
     time_ns: int = 0
+
+
+class JobResult(msgspec.Struct, tag="job", frozen=True, kw_only=True):
+    """Payload of an event record: what came of a job. It counts only under the lease the hub holds for the job.
+
+    Attributes:
+        outcome: "gave_up" hands the job back; "failed" ends it.
+        energy_j: What it cost, from the first episode to the last.
+    """
+
+    job: Text
+    hub: Text
+    lease: int
+    outcome: Literal["done", "failed", "gave_up"]
+    reason: Text = ""
+    energy_j: float = 0.0
+    seconds: float = 0.0
+    episodes: int = 0
+    time_ns: int = 0
+
+
+MAX_FALL_BYTES = 512 * 1024
+
+
+class FallReport(msgspec.Struct, tag="fall", frozen=True, kw_only=True):
+    """Payload of an event record: the last seconds before a fall or a stop, to be looked at. Arrays are little-endian float32, row by row.
+
+    Attributes:
+        robot_model: Which description the joints are of.
+        time_s: Robot clock of each state, shape (n,) [s].
+        q_rad: Joint angles, shape (n, n_joints), in the model's joint order [rad].
+        imu_quat_xyzw: Orientation of the base, shape (n, 4); b"" for a fixed base.
+        tip_force_n: Force on each fingertip, shape (n, n_tips); b"" where it is not sensed [N].
+    """
+
+    episode_id: str
+    policy_sha256: Sha256
+    artifact: Text
+    robot_model: Text
+    reason: Text
+    states: Annotated[int, Meta(ge=1, le=100_000)]
+    time_s: Annotated[bytes, Meta(max_length=MAX_FALL_BYTES)]
+    q_rad: Annotated[bytes, Meta(max_length=MAX_FALL_BYTES)]
+    imu_quat_xyzw: Annotated[bytes, Meta(max_length=MAX_FALL_BYTES)] = b""
+    tip_force_n: Annotated[bytes, Meta(max_length=MAX_FALL_BYTES)] = b""
+    time_ns: int = 0
+
+
+Event = EpisodeResult | FallReport | JobResult

@@ -6,9 +6,10 @@ from typing import Any
 
 import zmq
 
+from fleet.answers import read_answer
 from fleet.errors import AdminError, HubAwayError, WireError
 from fleet.keys import load_pair, load_public
-from fleet.messages import Answer, Ask
+from fleet.messages import Ask
 from fleet.sockets import ADMIN_OFFSET, dial, parse_endpoint
 from fleet.wire import decode, encode
 
@@ -44,11 +45,9 @@ def ask(
         if not socket.poll(max(0, int((until_s - time.monotonic()) * 1000)) or 1):
             raise away
         try:
-            answer = decode(socket.recv_multipart()).message
+            answer = read_answer(decode(socket.recv_multipart()))
         except WireError as error:
             raise AdminError(f"the hub's answer could not be read: {error}") from error
-        if not isinstance(answer, Answer):
-            raise AdminError(f"expected an answer, got {type(answer).__name__}")
         if not answer.ok:
             raise AdminError(answer.error)
         return answer.body

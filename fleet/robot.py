@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fleet import slots as slot_file
+from fleet.body import Body
 from fleet.deployer import Change, Deployer, admit_folder
 from fleet.errors import FleetError
 from fleet.keys import load_director, load_public, load_robot_pair
@@ -23,6 +24,7 @@ from fleet.slots import Slot
 from fleet.sockets import parse_endpoint
 from fleet.uplink import Files, Line, Uplink
 from fleet.wire import STEPS
+from fleet.worker import Worker
 from robot.artifacts import find_artifact
 from robot.description import load as load_robot
 from robot.experience import Chunk
@@ -44,6 +46,7 @@ CHUNK_S = 2.0
 MAX_FAULTS = 3  # in a row: then the robot stands still
 SAFE_POLL_S = 0.2
 FAULT_PAUSE_S = 2.0
+FALL_EVERY_S = 10.0  # every fall is counted; the seconds before it are sent at most this often
 POLICY_FAULTS = (Fault.ACTION, Fault.STRANGE, Fault.ESTOP)  # the others are the sensors' or this computer's
 
 
@@ -65,6 +68,9 @@ class RobotConfig:
         paced: Real time; False for as fast as the engine goes.
         explore: Act with the noise the policy was trained with.
         drain_s: At the end, how long to wait for the hub to have everything.
+        battery_wh: Capacity of its battery, 0 for none [W h].
+        base_w: What everything but its motors takes [W].
+        jobs: Take jobs from the hub.
     """
 
     hubs: str
@@ -79,6 +85,9 @@ class RobotConfig:
     explore: bool = True
     drain_s: float = 10.0
     spool_bytes: int = 8 << 30
+    battery_wh: float = 0.0
+    base_w: float = 0.0
+    jobs: bool = True
 
 
 @dataclass
@@ -163,6 +172,8 @@ class FleetRobot:
         director = load_director(config.keys)
         self._files = Files(self._line)
         self._totals, self._state = _Totals(), "idle"
+        self._body: Body | None = None
+        self._next_fall_s = 0.0
         self.drained = False
         first = _first_artifact(config)
         self._model = load_robot(first.contract.robot)
@@ -181,9 +192,11 @@ class FleetRobot:
             config.folder / "spool",
             heartbeat=self._heartbeat,
             on_assignment=self.deployer.offer,
+            on_job=lambda ticket, lease: self.worker.heard(ticket, lease, time.monotonic()),
             contracts={contract.sha256: contract.to_json()},
             spool_bytes=config.spool_bytes,
         )
+        self.worker = Worker(config.folder / "job.json", tell=self.uplink.tell, utc_ns=time.time_ns)
 
     def run(self, stopped: Callable[[], bool]) -> int:
         """Drive until stopped; returns the number of whole episodes."""
@@ -192,11 +205,13 @@ class FleetRobot:
         self.uplink.start()
         contract = self._admission.artifact.contract
         robot = spawn(contract.env_id, contract.robot, config.backend, config.seed, control_hz=contract.control_hz)
+        self._body = body = Body(robot, battery_wh=config.battery_wh, base_w=config.base_w)
         try:
-            return self._drive(robot, stopped)
+            return self._drive(body, stopped)
         finally:
             self._state = "stopping"
             robot.close()
+            self.worker.give_up("the robot stops", body.energy_j)
             self.deployer.stop()
             self.drained = self.uplink.finish(config.drain_s)
             self._files.close()
@@ -260,6 +275,9 @@ class FleetRobot:
         if change is None:
             return False
         self._admission, self._totals = change.admission, _Totals()
+        job, skill = self.worker.ticket, change.slot.label.partition("/")[0]
+        if job is not None and job.skill != skill:
+            self.worker.give_up(f"it runs {skill} now", self._body.energy_j if self._body else 0.0)
         log.info("switched to %s", change.slot.label)
         return True
 
@@ -272,21 +290,31 @@ class FleetRobot:
                 time.sleep(FAULT_PAUSE_S)  # standing still; the robot's sensors or this computer may come back
             return
         self._tell(episode_id="", reward=0.0, success=False, falls=0, trips=1, steps=steps)
+        self._show_fall("", f"stopped by {why}")
         if self.deployer.slots.probation:
             slot = self.deployer.fell_back(f"stopped on probation: {why}"[:1000])
             if slot is not None:
                 self._admission = admit_folder(Path(slot.path), slot.sha256, self._model)
                 self._totals = _Totals()
                 return
-            self._state = "safe"
+            self._stand_still(why)
         elif faults >= MAX_FAULTS:
-            self._state = "safe"
+            self._stand_still(why)
+
+    def _stand_still(self, why: str) -> None:
+        self._state = "safe"
+        self.worker.give_up(f"it stands still: {why}", self._body.energy_j if self._body else 0.0)
 
     # --- telling -----------------------------------------------------------------------------------------------------
 
     def _emit(self, episode_id: str, reward: float, success: bool, terminated: bool, steps: int) -> None:
         falls = int(terminated and not success)
         self._tell(episode_id=episode_id, reward=reward, success=success, falls=falls, trips=0, steps=steps)
+        if falls:
+            self._show_fall(episode_id, "the task ended the episode")
+        if self._body is not None:
+            seconds = steps * self._admission.artifact.contract.dt_s
+            self.worker.episode(success=success, energy_j=self._body.energy_j, seconds=seconds)
         total = self._totals
         total.episodes += 1
         total.successes += success
@@ -317,7 +345,25 @@ class FleetRobot:
             )
         )
 
+    def _show_fall(self, episode_id: str, reason: str) -> None:
+        """The seconds before it, for people to look at."""
+        if self._body is None or time.monotonic() < self._next_fall_s:
+            return
+        self._next_fall_s = time.monotonic() + FALL_EVERY_S
+        artifact = self._admission.artifact
+        report = self._body.fall(
+            reason=reason,
+            episode_id=episode_id,
+            policy_sha256=artifact.sha256,
+            artifact=artifact.label,
+            time_ns=time.time_ns(),
+        )
+        if report is not None:
+            self.uplink.tell(report)
+
     def _heartbeat(self) -> Heartbeat:
+        body, job = self._body, self.worker.ticket
+        working = self.config.jobs and self._state in ("running", "probation")
         artifact, slots, total = self._admission.artifact, self.deployer.slots, self._totals
         oldest = self.uplink.spool.oldest_t_ns
         return Heartbeat(
@@ -338,6 +384,16 @@ class FleetRobot:
                 seconds=total.seconds,
             ),
             refused=slots.refused,
+            robot_model=self._model.name,
+            battery=body.battery if body else None,
+            battery_j=body.battery_j if body else 0.0,
+            energy_j=body.energy_j if body else 0.0,
+            energy_source=body.source if body else "",
+            power_w=max(0.0, body.power_w) if body else 0.0,
+            skills=(artifact.label.partition("/")[0],),
+            wants_job=working and job is None,
+            job=job.id if job else "",
+            job_lease=job.lease if job else 0,
         )
 
     def _choose(self, first: Artifact) -> Admission:

@@ -17,6 +17,7 @@ from fleet.messages import (
     Heartbeat,
     HeartbeatOk,
     Hello,
+    JobTicket,
     Nack,
     Put,
     Schema,
@@ -45,6 +46,7 @@ class Session:
         contracts: Hash -> JSON of the contracts our experience follows.
         heartbeat: What to report now.
         on_assignment: Called with a signed document the hub offers.
+        on_job: Called with every answer to a heartbeat: the job it offers, if any, and the lease it holds for us.
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class Session:
         contracts: dict[str, str],
         heartbeat: Callable[[], Heartbeat],
         on_assignment: Callable[[bytes], None],
+        on_job: Callable[[JobTicket | None, int], None] = lambda _ticket, _lease: None,
     ) -> None:
         self._robot, self._spool, self._contracts = robot, spool, contracts
-        self._heartbeat, self._on_assignment = heartbeat, on_assignment
+        self._heartbeat, self._on_assignment, self._on_job = heartbeat, on_assignment, on_job
         self.joined = False
         self.refused = ""  # the hub's last error, for the log
         self.counters: Counter[str] = Counter()
@@ -189,6 +192,7 @@ class Session:
             self._acknowledged(message.cursors, message.credit_bytes, now_s)
             if message.assignment:
                 self._on_assignment(message.assignment)
+            self._on_job(message.job, message.job_lease)
         elif isinstance(message, Audit) and message.epoch == self._spool.epoch:
             digest = self._spool.digest_at(message.stream, message.seq) or b""
             recorded = self._spool.recorded.get(message.stream, 0)

@@ -20,7 +20,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from fleet.errors import HubAwayError, RecordTooLargeError, StoreSuspectError, WireError
 from fleet.keys import CurvePair
-from fleet.messages import Bye, EpisodeResult, Get, Heartbeat, Piece
+from fleet.messages import Bye, Event, Get, Heartbeat, JobTicket, Piece
 from fleet.session import Session
 from fleet.sockets import BULK_OFFSET, dial
 from fleet.spool import Spool
@@ -62,6 +62,7 @@ class Uplink(threading.Thread):
         spool_folder: Where experience waits; opened here, so that errors come at once.
         heartbeat: What to report now; called once a second.
         on_assignment: Called with signed documents, from this thread; must return fast.
+        on_job: Called with the job a hub offers, if any, and the lease it holds for us; from this thread.
         contracts: Hash -> JSON.
         spool_bytes: Limit of the spool.
     """
@@ -73,6 +74,7 @@ class Uplink(threading.Thread):
         *,
         heartbeat: Callable[[], Heartbeat],
         on_assignment: Callable[[bytes], None] = lambda _: None,
+        on_job: Callable[[JobTicket | None, int], None] = lambda _ticket, _lease: None,
         contracts: dict[str, str] | None = None,
         spool_bytes: int = 8 << 30,
         random: Random | None = None,
@@ -81,9 +83,14 @@ class Uplink(threading.Thread):
         self.spool = Spool(spool_folder, line.robot, limit_bytes=spool_bytes)
         self._line, self._random = line, random or Random()
         self._session = Session(
-            line.robot, self.spool, contracts=contracts or {}, heartbeat=heartbeat, on_assignment=on_assignment
+            line.robot,
+            self.spool,
+            contracts=contracts or {},
+            heartbeat=heartbeat,
+            on_assignment=on_assignment,
+            on_job=on_job,
         )
-        self._ring: deque[tuple[int, Chunk | EpisodeResult, int]] = deque()
+        self._ring: deque[tuple[int, Chunk | Event, int]] = deque()
         self._overflow: deque[tuple[int, int]] = deque()  # stream, items
         self._finishing: float | None = None
         self._attempt = 0
@@ -97,9 +104,9 @@ class Uplink(threading.Thread):
         """Hand over experience. False when the ring is full: then its loss is declared."""
         return self._put(STEPS, chunk, chunk.header.steps)
 
-    def tell(self, result: EpisodeResult) -> bool:
-        """Hand over an episode's result."""
-        return self._put(EVENTS, result, 1)
+    def tell(self, event: Event) -> bool:
+        """Hand over an episode's result, a fall, what came of a job."""
+        return self._put(EVENTS, event, 1)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -112,7 +119,7 @@ class Uplink(threading.Thread):
             self.join(timeout_s + FAREWELL_S + 5.0)
         return self._session.drained
 
-    def _put(self, stream: int, thing: Chunk | EpisodeResult, items: int) -> bool:
+    def _put(self, stream: int, thing: Chunk | Event, items: int) -> bool:
         if len(self._ring) >= RING_ITEMS:
             self._overflow.append((stream, items))
             return False
