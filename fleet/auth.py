@@ -1,14 +1,16 @@
 """Who may come in: the hub's answer to ZeroMQ's authentication requests (ZAP, RFC 27). Fails closed.
 
-One thread answers; it knows two domains, "fleet" (robots on the allow list) and "admin" (the operator's key). No key, an unknown key, an
-unknown domain, a malformed request or an exception inside: refused. The robot's name becomes the connection's User-Id, so every message
-carries an identity that its sender cannot choose. Removing a key stops new connections at once; live ones are stopped by asking
-`AllowList.admits` for every message.
+One thread answers; it knows three domains, "fleet" (robots on the allow list, and tokens that were not used yet), "hubs" (the other hubs) and
+"admin" (the operator's key). No key, an unknown or revoked key, an unknown domain, a malformed request or an exception inside: refused. The
+robot's name becomes the connection's User-Id, so every message carries an identity that its sender cannot choose. Removing a key stops new
+connections at once; live ones are stopped by asking `AllowList.admits` for every message, and cut by `fleet.kick`.
 """
 
 import logging
+import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +18,16 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
-from fleet.errors import SelfTestError
-from fleet.keys import CurvePair, load_allowed
+from fleet.enrol import ENROL, Kept, load_tokens, opens
+from fleet.errors import KeyFileError, SelfTestError
+from fleet.keys import CurvePair, allow_files, expiry_of, load_allowed, load_hubs
+from fleet.revocation import load_revoked
 
 log = logging.getLogger(__name__)
 
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
-FLEET, ADMIN = "fleet", "admin"
+FLEET, ADMIN, HUBS = "fleet", "admin", "hubs"
+_WATCHED = ("allow", "revoked", "tokens", "hubs")
 SELF_TEST_S = 5.0
 _SELF_TEST_ID = "!self-test"  # no robot can be called that
 
@@ -39,36 +44,64 @@ class Decision:
 class AllowList:
     """The keys that may come in, held in memory and read again when the folder changes. Safe to share between threads."""
 
-    def __init__(self, keys_folder: Path, admin_key: bytes) -> None:
+    def __init__(self, keys_folder: Path, admin_key: bytes, *, utc_s: Callable[[], float] = time.time) -> None:
         self._folder = keys_folder
         self._admin_key = admin_key
+        self._utc_s = utc_s
         self._extra: dict[bytes, str] = {}
         self._stamp: object = None
+        self._expires_s = math.inf  # when the next key's time is over
         self._robots: dict[bytes, str] = {}
         self._names: frozenset[str] = frozenset()
+        self._tokens: dict[str, Kept] = {}
+        self._hubs: dict[bytes, str] = {}
+        self._cut: set[str] = set()
+        self.revoked: dict[bytes, bytes] = {}  # key -> the operator's document
         self.refused: dict[str, str] = {}
         self.denied = 0
         self.refresh()
 
     def refresh(self) -> bool:
-        """Read the folder again if it changed. When it cannot be read, nobody is allowed."""
-        stamp = self._fingerprint()
-        if stamp == self._stamp and stamp is not None:
+        """Read the folder again if it changed or a key's time is over. When it cannot be read, nobody is allowed."""
+        stamp, now_s = self._fingerprint(), self._utc_s()
+        if stamp == self._stamp and stamp is not None and now_s < self._expires_s:
             return False
+        self._expires_s = math.inf
         try:
-            robots, refused = load_allowed(self._folder)
-        except OSError as error:
-            robots, refused = {}, {"allow": str(error)}
+            robots, refused = load_allowed(self._folder, now_s)
+            self.revoked, bad = load_revoked(self._folder)
+            self._hubs = load_hubs(self._folder)
+            self._tokens = load_tokens(self._folder)
+            ends = [expiry_of(p) for paths in allow_files(self._folder).values() for p in paths]
+            self._expires_s = min((e for e in ends if e > now_s), default=math.inf)
+            refused |= bad
+        except (OSError, KeyFileError, UnicodeDecodeError) as error:
+            robots, refused, self._hubs, self._tokens = {}, {"allow": str(error)}, {}, {}
         for name, why in refused.items():
             if self.refused.get(name) != why:
-                log.warning("allow/%s lets nobody in: %s", name, why)
+                log.warning("%s lets nobody in: %s", name, why)
+        robots = {key: name for key, name in robots.items() if key not in self.revoked}
+        self._cut |= {name for key, name in self._robots.items() if key not in robots}
         self._robots, self.refused, self._stamp = robots, refused, stamp
         self._names = frozenset(robots.values())
         return True
 
+    def take_cut(self) -> set[str]:
+        """Robots that lost a key since the last call: their connections are to be cut (one with another key comes back)."""
+        cut, self._cut = self._cut, set()
+        return cut
+
+    @property
+    def keys(self) -> dict[bytes, str]:
+        """Public key -> robot, of all that count now."""
+        return dict(self._robots)
+
     def admits(self, robot: str) -> bool:
-        """Whether a robot is still allowed; asked for every message."""
-        return robot in self._names
+        """Whether a robot is still allowed; asked for every message. A token's connection is, until the token is used."""
+        if robot in self._names:
+            return True
+        name = robot.removeprefix(ENROL)
+        return name != robot and any(kept.robot == name for kept in self._tokens.values())
 
     @property
     def names(self) -> frozenset[str]:
@@ -82,7 +115,13 @@ class AllowList:
             return Decision(200, "OK", "admin") if key == self._admin_key else self._deny("not the admin key")
         if domain == FLEET:
             name = self._robots.get(key) or self._extra.get(key)
-            return Decision(200, "OK", name) if name else self._deny("this key is not on the allow list")
+            if not name and (robot := opens(self._tokens, key, self._utc_s())):
+                name = ENROL + robot
+            why = "this key was revoked" if key in self.revoked else "this key is not on the allow list"
+            return Decision(200, "OK", name) if name else self._deny(why)
+        if domain == HUBS:
+            name = "" if key in self.revoked else self._hubs.get(key)
+            return Decision(200, "OK", name) if name else self._deny("not the key of a hub in hubs/")
         return self._deny(f"unknown domain {domain!r}")
 
     def with_extra(self, key: bytes, name: str) -> "_Extra":
@@ -95,9 +134,11 @@ class AllowList:
 
     def _fingerprint(self) -> object:
         try:
-            return tuple(
-                sorted((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in (self._folder / "allow").iterdir())
-            )
+            found = [] if (self._folder / "allow").is_dir() else [None]  # without it: read it again, and fail closed
+            for folder in (self._folder / sub for sub in _WATCHED):
+                if folder.is_dir():
+                    found += [(str(p), s.st_mtime_ns, s.st_size) for p in folder.iterdir() for s in [p.stat()]]
+            return None if None in found else tuple(sorted(found))  # type: ignore[type-var]
         except OSError:
             return None
 

@@ -6,7 +6,7 @@ from typing import Literal
 HUB = "127.0.0.1:5570"
 
 
-def keys(dir: Path = Path("keys"), robots: str = "", bundle: str = "", out: Path | None = None) -> None:
+def keys(dir: Path = Path("keys"), robots: str = "", hubs: str = "", bundle: str = "", out: Path | None = None) -> None:
     """Make keys for a hub, its operator, and its robots. What is there stays; robots can be added later.
 
     Example:
@@ -15,6 +15,7 @@ def keys(dir: Path = Path("keys"), robots: str = "", bundle: str = "", out: Path
     Args:
         dir: Key folder. Secrets in it have mode 600.
         robots: Names, comma-separated.
+        hubs: Names of hubs, comma-separated, where there are several: each gets a key of its own.
         bundle: Also copy what this robot needs, and nothing else, to --out.
         out: Where the bundle goes.
     """
@@ -24,7 +25,7 @@ def keys(dir: Path = Path("keys"), robots: str = "", bundle: str = "", out: Path
     from fleet.keys import bundle as make_bundle
     from fleet.keys import load_allowed, make_keys
 
-    made = make_keys(dir, [name.strip() for name in robots.split(",") if name.strip()])
+    made = make_keys(dir, _words(robots), hubs=_words(hubs))
     make_root(dir, datetime.now(UTC))
     if bundle:
         make_bundle(dir, bundle, out or Path(bundle))
@@ -32,6 +33,92 @@ def keys(dir: Path = Path("keys"), robots: str = "", bundle: str = "", out: Path
     print(f"{dir}: {len(made)} files made; robots allowed: {', '.join(sorted(allowed.values())) or 'none'}")
     for name, why in refused.items():
         print(f"  {name} lets nobody in: {why}")
+
+
+def token(name: str, keys: Path = Path("keys"), minutes: float = 60.0, hub_name: str = "") -> None:
+    """Print a token with which a new robot (or one with a lost key) gets its own key in. It works once, on the robot, with `flexor fleet enrol`.
+
+    Example:
+        flexor fleet token left --keys keys --minutes 60
+
+    Args:
+        name: The robot's.
+        keys: The hub's key folder.
+        minutes: How long it is good.
+        hub_name: Which hub it is for, where there are several.
+    """
+    import time
+
+    from fleet.enrol import make_token
+
+    print(make_token(keys, name, time.time(), life_s=60.0 * minutes, hub=hub_name))
+
+
+def enrol(token: str, hub: str = HUB, keys: Path = Path("keys")) -> None:
+    """On a new robot: make its key, have the hub let it in, and keep whose signatures count. The secret never leaves the robot.
+
+    Example:
+        flexor fleet enrol flx1.left.TOKEN --hub 127.0.0.1:5570 --keys left_keys
+
+    Args:
+        token: As `flexor fleet token` printed it.
+        hub: HOST:PORT of the hub.
+        keys: The robot's key folder, made if missing.
+    """
+    from fleet.enrol import parse_token
+    from fleet.keyring import enrol as enrol_with
+    from fleet.sockets import parse_hub
+
+    parsed, address = parse_token(token), parse_hub(hub)
+    enrol_with(parsed, (address.host, address.port), keys)
+    print(f"robot {parsed.robot} is enrolled; its key is in {keys}/robots")
+
+
+def rotate(name: str, hub: str = HUB, keys: Path = Path("keys"), activate: bool = False) -> None:
+    """Change a key without a gap: a robot's (on the robot), or the hub's with NAME "hub" (on the hub, in two steps).
+
+    A robot's old key stays good for a day. The hub's next key is announced to robots first; when they all have heard it (a minute, or as long as
+    the longest absence you allow), run it again with --activate and start the hub again.
+
+    Example:
+        flexor fleet rotate left --hub 127.0.0.1:5570 --keys left_keys
+
+    Args:
+        name: The robot's, or "hub".
+        hub: HOST:PORT of the hub, for a robot's key.
+        keys: Key folder of the robot, or of the hub.
+        activate: For the hub: the next key becomes its key.
+    """
+    from fleet.keyring import rotate as rotate_robot
+    from fleet.keys import next_hub_key
+    from fleet.sockets import parse_hub
+
+    if name == "hub":
+        key = next_hub_key(keys, activate=activate).decode()
+        print(f"the hub's key is {key}; start the hub again" if activate else f"announcing {key}; then: --activate")
+        return
+    address = parse_hub(hub)
+    rotate_robot(name, (address.host, address.port), keys)
+    print(f"robot {name} has a new key; the old one is good for a day")
+
+
+def revoke(name: str, keys: Path = Path("keys"), why: str = "by the operator") -> None:
+    """Put a robot out, on every hub: its keys never count again. A hub on this folder cuts it off within a second, others as soon as they hear.
+
+    Example:
+        flexor fleet revoke left --keys keys
+
+    Args:
+        name: The robot's.
+        keys: Key folder with the operator's signing key.
+        why: For the record.
+    """
+    import time
+
+    from fleet.revocation import revoke as revoke_robot
+
+    done = revoke_robot(keys, name, why, time.time())
+    print(f"{name}: {len(done)} key(s) revoked; a new key: flexor fleet token {name}")
 
 
 def hub(
@@ -325,3 +412,7 @@ def top(hub: str = HUB, keys: Path = Path("keys"), every_s: float = 1.0, times: 
         if look == times:
             return
         time.sleep(every_s)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

@@ -57,6 +57,14 @@ class SelfTestError(FleetError, RuntimeError):
     """The hub's door does not behave: a stranger was let in, or a known key was not. The hub does not start."""
 
 
+class ForgedDocumentError(FleetError, ValueError):
+    """A document whose signature is missing, wrong, or somebody else's."""
+
+
+class TokenError(FleetError, PermissionError):
+    """A token or a new key that is not taken."""
+
+
 # --- spool and store --------------------------------------------------------------------------------------------------
 
 

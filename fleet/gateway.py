@@ -16,6 +16,8 @@ from fleet.messages import (
     Ack,
     Audit,
     Bye,
+    Enrol,
+    Enrolled,
     EpisodeResult,
     Err,
     Get,
@@ -80,6 +82,18 @@ class Files(Protocol):
         ...
 
 
+class Door(Protocol):
+    """What the gateway needs of the key folder."""
+
+    def enrol(self, identity: str, enrol: Enrol) -> Enrolled:
+        """Let a new key in, or say why not."""
+        ...
+
+    def next_hub_key(self) -> bytes:
+        """The key the hub is going to have, b"" for none."""
+        ...
+
+
 class Gateway:
     """All that a hub says to robots.
 
@@ -90,6 +104,7 @@ class Gateway:
         deployments, files: Director and catalogue.
         work: The job queue.
         on_event: Called with every event that is no episode's result, once it is on the disk.
+        door: The key folder; without it no key can be changed over the wire.
     """
 
     def __init__(
@@ -101,11 +116,14 @@ class Gateway:
         files: Files,
         work: Work | None = None,
         on_event: Callable[[Key, int, bytes], None] = lambda _key, _seq, _payload: None,
+        door: Door | None = None,
     ) -> None:
+        self._door = door
         self._hub, self._admits, self._store = hub, admits, store
         self._deployments, self._files = deployments, files
         self._work, self._on_event = work or NoWork(), on_event
         self.roster = Roster()
+        self.to_kick: list[bytes] = []  # routing ids whose connections are to be cut
         self.group = Group()  # fills while the one before it is on its way to the disk
         self.counters: Counter[str] = Counter()
         self._results: list[
@@ -120,7 +138,7 @@ class Gateway:
         """Answer one message."""
         if not self._admits(user_id):
             self.counters["revoked"] += 1
-            self.roster.drop(user_id)
+            self.to_kick += {routing_id, *self.roster.drop(user_id)}
             return [self._err(routing_id, "revoked", "this key is no longer allowed")]
         try:
             received = decode(frames)
@@ -130,8 +148,12 @@ class Gateway:
         except WireError as error:
             self.counters["malformed"] += 1
             return [self._err(routing_id, "malformed", f"{type(error).__name__}: {error}")]
-        self.roster.seen(user_id, now_s)
         message = received.message
+        if isinstance(message, Enrol):
+            return [self._enrol(routing_id, user_id, message)]
+        if user_id.startswith("!"):  # a token, which is good for one message only, or a connection of the hub's own
+            return [self._err(routing_id, "identity", "this connection is for ENROL only")]
+        self.roster.seen(user_id, now_s)
         if isinstance(message, Hello):
             return self._hello(routing_id, user_id, message, now_s)
         if isinstance(message, Get):
@@ -175,6 +197,7 @@ class Gateway:
             digests=self._index.digests(robot, hello.epoch),
             credit_bytes=self.credit_bytes,
             heartbeat_s=HEARTBEAT_S,
+            next_hub_key=self._door.next_hub_key() if self._door else b"",
             unknown_contracts=tuple(c for c in hello.contracts if c not in held),
         )
         replies = [self._to(session.routing_id, welcome)]
@@ -182,6 +205,11 @@ class Gateway:
             self.counters["replaced"] += 1
             replies.append(self._err(replaced, "replaced", "the same key said hello from elsewhere"))
         return replies
+
+    def _enrol(self, routing_id: bytes, identity: str, enrol: Enrol) -> Reply:
+        answer = self._door.enrol(identity, enrol) if self._door else Enrolled(error="this hub changes no keys")
+        self.counters["enrol_refused" if answer.error else "enrolled"] += 1
+        return self._to(routing_id, answer)
 
     def _put(self, session: Session, received: Received) -> list[Reply]:
         envelope, payload = received.envelope, received.payload
@@ -273,6 +301,10 @@ class Gateway:
         total, data = self._files.piece(get.path, get.offset, get.size)
         piece = Piece(path=get.path, offset=get.offset, total=total, ticket=get.ticket)
         return routing_id, encode(piece, payload=data)
+
+    def cut(self, robot: str) -> None:
+        """A robot lost a key: close its sessions and have its connections cut; with another good key it comes back at once."""
+        self.to_kick += self.roster.drop(robot)
 
     # --- from the disk -----------------------------------------------------------------------------------------------
 

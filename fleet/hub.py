@@ -31,7 +31,9 @@ from fleet.gateway import Gateway, Reply, read_result
 from fleet.index import Key
 from fleet.jobs import LEASE_S
 from fleet.jobs_hub import JobQueue
-from fleet.keys import load_pair, load_public, load_signing_key
+from fleet.keyring import KeyFolder
+from fleet.keys import load_hub_pair, load_public, load_signing_key
+from fleet.kick import Connections
 from fleet.messages import Answer, Ask
 from fleet.metrics import HubMetrics
 from fleet.office import Office
@@ -86,7 +88,7 @@ class Hub:
 
     def __init__(self, config: HubConfig, *, disk: Disk | None = None) -> None:
         self.config = config
-        pair = load_pair(config.keys / "hub.key_secret")
+        pair = load_hub_pair(config.keys, config.name)
         self._allow = AllowList(config.keys, load_public(config.keys / "admin.key"))
         director_key = load_signing_key(config.keys, "director")
         config.folder.mkdir(parents=True, exist_ok=True)
@@ -100,14 +102,16 @@ class Hub:
         local = f"127.0.0.1:{config.port}"
         self._page = PageProcess(local, config.keys, ports, config.web_names) if ports else None
         self._committer: Committer | None = None
+        self._connections = Connections()
         self._counts: list[tuple[bytes, Count | str]] = []  # made by helper threads: the log counted, or why not
         try:
             self._control = self._listen(pair, FLEET, config.host, config.port, "control")
             self._bulk = self._listen(pair, FLEET, config.host, config.port + BULK_OFFSET, "bulk")
             self._admin = self._listen(pair, ADMIN, "127.0.0.1", config.port + ADMIN_OFFSET, "admin")
             door = "127.0.0.1" if config.host in ("0.0.0.0", "*") else config.host
-            for socket, port in ((self._control, config.port), (self._bulk, config.port + BULK_OFFSET)):
-                self_test(self._context, self._allow, f"tcp://{door}:{port}", socket, pair.public)
+            endpoints = [f"tcp://{door}:{port}" for port in (config.port, config.port + BULK_OFFSET)]
+            for socket, endpoint in zip((self._control, self._bulk), endpoints):
+                self_test(self._context, self._allow, endpoint, socket, pair.public)
             self.store = self._store = Store(
                 config.folder,
                 hub=config.name,
@@ -143,6 +147,7 @@ class Hub:
                 self.catalogue,
                 self.jobs,
                 self.office.happened,
+                KeyFolder(config.keys, self._allow),
             )
             self._committer = Committer(self.store)
         except BaseException:
@@ -223,6 +228,7 @@ class Hub:
                 self.gateway.counters["no_identity"] += 1
                 continue
             routing_id, *rest = [frame.bytes for frame in frames]
+            self._connections.heard(socket.underlying, routing_id, frames[-1])
             self._send_all(socket, self.gateway.receive(routing_id, user_id, rest, now_s))
 
     def _submit(self) -> None:
@@ -248,9 +254,12 @@ class Hub:
             raise outcome.error
 
     def _tick(self, now_s: float) -> None:
-        if self._allow.refresh():
-            for robot in [r for r in self.gateway.roster.members if not self._allow.admits(r)]:
-                self.gateway.roster.drop(robot)
+        self._allow.refresh()
+        for robot in self._allow.take_cut():
+            self.gateway.cut(robot)
+        while self.gateway.to_kick:
+            self._connections.cut(self.gateway.to_kick.pop())
+        self._connections.keep(self.gateway.roster.sessions)
         self.director.tick(time.time(), self._views(now_s))
         self.jobs.tick()
         if self._page is not None:

@@ -1,15 +1,18 @@
 """Keys on disk: one CURVE pair for the hub, one per robot, one for the operator; ed25519 keys that sign the catalogue and the assignments.
 
-    D/hub.key, hub.key_secret            the hub's door
+    D/hub.key, hub.key_secret            the hub's door; hub.next.* while it is being changed
+    D/hubs/<name>.key, .key_secret       where there are several hubs: one each, which also opens the other hubs' doors
     D/admin.key, admin.key_secret        the operator's; admitted to the admin socket only
     D/robots/<name>.key, .key_secret     one per robot; the robot needs its own secret and nobody else's
-    D/allow/<name>.key                   who may come in; remove the file and the robot is out
-    D/sign/<role>.pem                    root, targets, snapshot, timestamp (catalogue), director (assignments)
-    D/trust/root.json, director.pub      what a robot is born with: whose signatures count
+    D/allow/<name>.key, <name>.<n>.key   who may come in; `expires = "seconds"` ends a key that was changed
+    D/revoked/*.rev, tokens/<name>.json  see fleet.revocation, fleet.enrol
+    D/sign/<role>.pem                    root, targets, snapshot, timestamp (catalogue), director (assignments), operator
+    D/trust/root.json, director.pub, operator.pub      what a robot is born with: whose signatures count
 
 CURVE files are in the format of czmq, so other tools can read them. Secrets are made with mode 600 and refused with a looser one.
 """
 
+import math
 import os
 import re
 import stat
@@ -26,8 +29,10 @@ from fleet.disk import Disk
 from fleet.errors import KeyFileError, LooseSecretError
 from robot.errors import UnknownNameError
 
-ROLES = ("root", "targets", "snapshot", "timestamp", "director")
+ROLES = ("root", "targets", "snapshot", "timestamp", "director", "operator")
+PUBLISHED = ("director", "operator")  # roles whose public key a robot is born with
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_EXPIRES = re.compile(r'^\s*expires\s*=\s*"([0-9.]+)"\s*$', re.MULTILINE)
 _LINE = re.compile(r'^\s*(public|secret)-key\s*=\s*"([^"\n]{40})"\s*$', re.MULTILINE)
 
 
@@ -53,7 +58,9 @@ def checked_name(name: str) -> str:
     return name
 
 
-def make_keys(folder: Path, robots: Iterable[str] = (), *, disk: Disk | None = None) -> list[Path]:
+def make_keys(
+    folder: Path, robots: Iterable[str] = (), *, hubs: Iterable[str] = (), disk: Disk | None = None
+) -> list[Path]:
     """Make what is missing in a key folder; what is there stays as it is, so a robot can be added later.
 
     Returns:
@@ -64,11 +71,11 @@ def make_keys(folder: Path, robots: Iterable[str] = (), *, disk: Disk | None = N
         LooseSecretError: A secret already there is open to others.
     """
     disk = disk or Disk()
-    names = [checked_name(name) for name in robots]
-    for sub in ("", "robots", "allow", "sign", "trust"):
+    names, hub_names = [checked_name(name) for name in robots], [checked_name(name) for name in hubs]
+    for sub in ("", "robots", "allow", "sign", "trust", "hubs"):
         (folder / sub).mkdir(parents=True, exist_ok=True, mode=0o700)
     made: list[Path] = []
-    for stem in ("hub", "admin", *(f"robots/{name}" for name in names)):
+    for stem in ("hub", "admin", *(f"hubs/{name}" for name in hub_names), *(f"robots/{name}" for name in names)):
         made += _make_curve(folder / f"{stem}.key", disk)
     for name in names:
         public = (folder / f"robots/{name}.key").read_bytes()
@@ -84,11 +91,80 @@ def make_keys(folder: Path, robots: Iterable[str] = (), *, disk: Disk | None = N
             )
             disk.write_file(path, pem, mode=0o600)
             made.append(path)
-    director = folder / "trust/director.pub"
-    if not director.exists():
-        disk.write_file(director, load_signing_key(folder, "director").public_key().public_bytes_raw().hex().encode())
-        made.append(director)
+    for role in PUBLISHED:
+        path = folder / f"trust/{role}.pub"
+        if not path.exists():
+            disk.write_file(path, load_signing_key(folder, role).public_key().public_bytes_raw().hex().encode())
+            made.append(path)
     return made
+
+
+def public_file(key: bytes, expires_s: float = math.inf) -> bytes:
+    """Text of a `.key` file; with a time after which the key does not count."""
+    expires = "" if math.isinf(expires_s) else f'    expires = "{expires_s:.0f}"\n'
+    return f'#  public\nmetadata\n{expires}curve\n    public-key = "{key.decode()}"\n'.encode()
+
+
+def secret_file(pair: CurvePair) -> bytes:
+    """Text of a `.key_secret` file."""
+    lines = f'    public-key = "{pair.public.decode()}"\n    secret-key = "{pair.secret.decode()}"\n'
+    return f"#  secret: keep it on its machine\nmetadata\ncurve\n{lines}".encode()
+
+
+def expiry_of(path: Path) -> float:
+    """When a `.key` file ends to count, UTC [s]; infinity when it does not."""
+    found = _EXPIRES.search(path.read_text())
+    return float(found[1]) if found else math.inf
+
+
+def allow_files(folder: Path) -> dict[str, list[Path]]:
+    """Robot -> its files in `allow/`; a robot that changes its key has two for a while."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted((folder / "allow").glob("*.key")):
+        files.setdefault(path.name.partition(".")[0], []).append(path)
+    return files
+
+
+def load_hub_pair(folder: Path, name: str = "") -> CurvePair:
+    """A hub's own pair: `hubs/NAME` where there is one, the only hub's otherwise.
+
+    Raises:
+        LooseSecretError, KeyFileError: As in `load_pair`.
+    """
+    path = folder / f"hubs/{name}.key_secret"
+    return load_pair(path if name and path.exists() else folder / "hub.key_secret")
+
+
+def load_hub_public(folder: Path, name: str = "") -> bytes:
+    """A hub's public key, as in `load_hub_pair`."""
+    path = folder / f"hubs/{name}.key"
+    return load_public(path if name and path.exists() else folder / "hub.key")
+
+
+def load_hubs(folder: Path) -> dict[bytes, str]:
+    """The other hubs' doors: public key -> name of every hub in `hubs/`."""
+    return {load_public(path): path.stem for path in sorted((folder / "hubs").glob("*.key"))}
+
+
+def next_hub_key(folder: Path, *, activate: bool = False, disk: Disk | None = None) -> bytes:
+    """Change the hub's key without a gap: make the next one, which a running hub announces to its robots; when all have heard, activate it
+    and start the hub again. Robots that know both try both.
+
+    Returns:
+        The next public key.
+
+    Raises:
+        KeyFileError: To activate, there must be a next one.
+    """
+    disk = disk or Disk()
+    path = folder / "hub.next.key"
+    if not activate:
+        _make_curve(path, disk)
+        return load_public(path)
+    pair = load_pair(folder / "hub.next.key_secret")
+    for suffix in (".key_secret", ".key"):
+        disk.rename(folder / f"hub.next{suffix}", folder / f"hub{suffix}")
+    return pair.public
 
 
 def load_pair(path: Path) -> CurvePair:
@@ -135,20 +211,22 @@ def load_robot_pair(folder: Path, name: str) -> CurvePair:
     return load_pair(path)
 
 
-def load_allowed(folder: Path) -> tuple[dict[bytes, str], dict[str, str]]:
+def load_allowed(folder: Path, now_s: float = 0.0) -> tuple[dict[bytes, str], dict[str, str]]:
     """Who may come in: public key -> robot, and what could not be read: file -> why.
 
-    A file that cannot be read lets nobody in; two robots with one key let neither in.
+    A file that cannot be read lets nobody in; two robots with one key let neither in; a key whose time is over at `now_s` does not count.
     """
     allowed: dict[bytes, str] = {}
     refused: dict[str, str] = {}
     for path in sorted((folder / "allow").glob("*.key")):
         try:
-            name, key = checked_name(path.stem), load_public(path)
-        except KeyFileError as error:
+            name, key = checked_name(path.name.partition(".")[0]), load_public(path)
+            if now_s >= expiry_of(path):
+                continue
+        except (KeyFileError, OSError) as error:
             refused[path.name] = str(error)
             continue
-        if key in allowed:
+        if key in allowed and allowed[key] != name:
             refused[path.name] = f"same key as {allowed[key] or 'another robot'}"
             allowed[key] = ""  # neither of the two
             continue
@@ -174,27 +252,27 @@ def load_signing_key(folder: Path, role: str) -> Ed25519PrivateKey:
     return key
 
 
-def load_director(folder: Path) -> Ed25519PublicKey:
-    """The public key whose signature makes an assignment count.
+def load_verifier(folder: Path, role: str) -> Ed25519PublicKey:
+    """The public key of a role: director (assignments) or operator (leases, revocations).
 
     Raises:
         KeyFileError: It is missing or not a key.
     """
-    path = folder / "trust/director.pub"
+    path = folder / f"trust/{role}.pub"
     try:
         return Ed25519PublicKey.from_public_bytes(bytes.fromhex(path.read_text().strip()))
     except (OSError, ValueError) as error:
-        raise KeyFileError(f"{path}: {error}") from error
+        raise KeyFileError(f"{path}: {error}; make it: flexor fleet keys --dir {folder}") from error
 
 
 def bundle(folder: Path, name: str, out: Path, *, disk: Disk | None = None) -> None:
     """Copy what one robot needs, and nothing else, into a folder to carry to it."""
     disk = disk or Disk()
     load_robot_pair(folder, name)
-    for sub in ("robots", "trust"):
+    for sub in ("robots", "trust", "hubs"):
         (out / sub).mkdir(parents=True, exist_ok=True, mode=0o700)
     disk.write_file(out / f"robots/{name}.key_secret", (folder / f"robots/{name}.key_secret").read_bytes(), mode=0o600)
-    for path in (folder / "hub.key", *sorted((folder / "trust").iterdir())):
+    for path in (*folder.glob("hub*.key"), *(folder / "hubs").glob("*.key"), *sorted((folder / "trust").iterdir())):
         disk.write_file(out / path.relative_to(folder), path.read_bytes())
 
 
@@ -211,7 +289,7 @@ def _make_curve(path: Path, disk: Disk) -> list[Path]:
         disk.write_file(
             secret_path, f"#  secret: keep it on its machine\nmetadata\ncurve\n{lines}".encode(), mode=0o600
         )
-    disk.write_file(path, f'#  public\nmetadata\ncurve\n    public-key = "{pair.public.decode()}"\n'.encode())
+    disk.write_file(path, public_file(pair.public))
     return [secret_path, path]
 
 

@@ -39,6 +39,7 @@ class Welcome(msgspec.Struct, tag="welcome", frozen=True, kw_only=True):
 
     Attributes:
         digests: Rolling digests at the cursors: a robot whose own differ has other records under those numbers.
+        next_hub_key: The key this hub is going to have, while it is being changed.
     """
 
     hub: Text
@@ -47,6 +48,7 @@ class Welcome(msgspec.Struct, tag="welcome", frozen=True, kw_only=True):
     digests: dict[int, bytes] = {}
     credit_bytes: int
     heartbeat_s: float
+    next_hub_key: Annotated[bytes, Meta(max_length=40)] = b""
     unknown_contracts: tuple[Sha256, ...] = ()
 
 
@@ -224,6 +226,20 @@ class Err(msgspec.Struct, tag="err", frozen=True, kw_only=True):
     detail: Text = ""
 
 
+class Enrol(msgspec.Struct, tag="enrol", frozen=True, kw_only=True):
+    """Robot to hub: let this public key in as mine. From a connection with a token, or with the robot's present key."""
+
+    robot: Text
+    key: Annotated[bytes, Meta(max_length=64)]
+
+
+class Enrolled(msgspec.Struct, tag="enrolled", frozen=True, kw_only=True):
+    """It is let in (`error` is ""), and these are the files a robot is born with."""
+
+    files: dict[str, bytes] = {}
+    error: Text = ""
+
+
 class Ask(msgspec.Struct, tag="ask", frozen=True, kw_only=True):
     """Operator to hub, on the admin socket."""
 
@@ -253,6 +269,8 @@ Message = (
     | Audit
     | Bye
     | Err
+    | Enrol
+    | Enrolled
     | Ask
     | Answer
 )
@@ -274,6 +292,8 @@ MESSAGE_CODES: dict[type, int] = {
     Bye: 14,
     Err: 15,
     Answer: 16,
+    Enrol: 17,
+    Enrolled: 18,
 }
 
 

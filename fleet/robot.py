@@ -18,10 +18,10 @@ from fleet import slots as slot_file
 from fleet.body import Body
 from fleet.deployer import Change, Deployer, admit_folder
 from fleet.errors import FleetError
-from fleet.keys import load_director, load_public, load_robot_pair
+from fleet.keys import load_verifier
 from fleet.messages import EpisodeResult, Heartbeat, Tally
 from fleet.slots import Slot
-from fleet.sockets import parse_endpoint
+from fleet.sockets import parse_hub
 from fleet.uplink import Files, Line, Uplink
 from fleet.wire import STEPS
 from fleet.worker import Worker
@@ -164,12 +164,11 @@ class FleetRobot:
     def __init__(self, config: RobotConfig) -> None:
         self.config = config
         self._line = Line(
-            hubs=[parse_endpoint(part.strip()) for part in config.hubs.split(",")],
-            robot=config.name,
-            pair=load_robot_pair(config.keys, config.name),
-            hub_public=load_public(config.keys / "hub.key"),
+            hubs=[parse_hub(part) for part in config.hubs.split(",")], robot=config.name, keys=config.keys
         )
-        director = load_director(config.keys)
+        for look in (self._line.pair, self._line.doors):
+            look()  # what is wrong with the keys comes to light now
+        director = load_verifier(config.keys, "director")
         self._files = Files(self._line)
         self._totals, self._state = _Totals(), "idle"
         self._body: Body | None = None

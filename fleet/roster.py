@@ -103,10 +103,12 @@ class Roster:
         self.member(session.robot).left = True
         self.sessions.pop(session.routing_id, None)
 
-    def drop(self, robot: str) -> None:
-        """Close a robot's sessions (its key was revoked)."""
-        for session in [s for s in self.sessions.values() if s.robot == robot]:
-            del self.sessions[session.routing_id]
+    def drop(self, robot: str) -> list[bytes]:
+        """Close a robot's sessions (its key was revoked); returns their routing ids."""
+        gone = [s.routing_id for s in self.sessions.values() if s.robot == robot]
+        for routing_id in gone:
+            del self.sessions[routing_id]
+        return gone
 
     @staticmethod
     def _note(member: Member, epoch: int, recorded: dict[int, int], items: dict[int, int]) -> None:

@@ -47,6 +47,7 @@ class Session:
         heartbeat: What to report now.
         on_assignment: Called with a signed document the hub offers.
         on_job: Called with every answer to a heartbeat: the job it offers, if any, and the lease it holds for us.
+        on_next_hub_key: Called with the key the hub is going to have.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Session:
         heartbeat: Callable[[], Heartbeat],
         on_assignment: Callable[[bytes], None],
         on_job: Callable[[JobTicket | None, int], None] = lambda _ticket, _lease: None,
+        on_next_hub_key: Callable[[bytes], None] = lambda _: None,
     ) -> None:
+        self._on_next_hub_key = on_next_hub_key
         self._robot, self._spool, self._contracts = robot, spool, contracts
         self._heartbeat, self._on_assignment, self._on_job = heartbeat, on_assignment, on_job
         self.joined = False
@@ -68,7 +71,7 @@ class Session:
 
     def begin(self, now_s: float) -> None:
         """A new connection: nothing is known of the hub."""
-        self.joined = False
+        self.joined = self._out = False
         self._heard_s = self._hello_s = self._progress_s = now_s
         self._hello_due, self._beat_s, self._wait_until_s = True, 0.0, 0.0
         self._credit = FIRST_CREDIT_BYTES
@@ -86,9 +89,9 @@ class Session:
             and all(self._cursors.get(s, 0) >= n for s, n in self._spool.recorded.items())
         )
 
-    def lost(self, now_s: float) -> bool:
-        """Whether the connection should be made anew."""
-        return now_s - self._heard_s > LIVENESS_S
+    def lost(self, now_s: float, patience_s: float = LIVENESS_S) -> bool:
+        """Whether the connection should be made anew: no word for `patience_s`, or the hub said that we are out."""
+        return self._out or now_s - self._heard_s > patience_s
 
     # --- what to send ------------------------------------------------------------------------------------------------
 
@@ -222,6 +225,8 @@ class Session:
         self._sent, self._in_flight = dict(self._cursors), []
         self._credit, self._progress_s = welcome.credit_bytes, now_s
         self._spool.acknowledge(self._cursors)
+        if welcome.next_hub_key:
+            self._on_next_hub_key(welcome.next_hub_key)
         answers = [
             encode(Schema(sha256=h, text=self._contracts[h])) for h in welcome.unknown_contracts if h in self._contracts
         ]
@@ -307,3 +312,4 @@ class Session:
         self.counters[f"err_{error.code}"] += 1
         if error.code == "session":
             self.joined, self._hello_due = False, True
+        self._out = error.code in ("revoked", "replaced")  # dial again: with another key, or after a pause

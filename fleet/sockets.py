@@ -1,10 +1,12 @@
 """ZeroMQ options both sides use, set before bind or connect. Where they come from: the ZeroMQ Guide and measured partitions."""
 
+from dataclasses import dataclass
+
 import zmq
 
 from fleet.auth import secure_client, secure_server
 from fleet.errors import FleetError, PortInUseError
-from fleet.keys import CurvePair
+from fleet.keys import CurvePair, checked_name
 
 MAX_FRAME_BYTES = 2 << 20
 BULK_OFFSET, ADMIN_OFFSET = 1, 2  # control is on the port itself
@@ -24,6 +26,29 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     if not host or not port.isdigit() or not 0 < int(port) < 65536 - ADMIN_OFFSET:
         raise EndpointError(f"expected HOST:PORT, for example 127.0.0.1:5570, got {text!r}")
     return host, int(port)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubAddress:
+    """Where a hub is, and which: with several hubs each has a key of its own, `hubs/NAME.key`."""
+
+    host: str
+    port: int
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.host}:{self.port}" if self.name else f"{self.host}:{self.port}"
+
+
+def parse_hub(text: str) -> HubAddress:
+    """A hub's address in HOST:PORT or NAME@HOST:PORT.
+
+    Raises:
+        EndpointError: It is something else.
+    """
+    name, at, rest = text.strip().rpartition("@")
+    host, port = parse_endpoint(rest)
+    return HubAddress(host=host, port=port, name=checked_name(name) if at else "")
 
 
 def tune(socket: zmq.Socket) -> None:

@@ -18,11 +18,12 @@ import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from fleet.errors import HubAwayError, RecordTooLargeError, StoreSuspectError, WireError
-from fleet.keys import CurvePair
+from fleet.disk import Disk
+from fleet.errors import HubAwayError, KeyFileError, RecordTooLargeError, StoreSuspectError, WireError
+from fleet.keys import CurvePair, load_hub_public, load_public, load_robot_pair, public_file
 from fleet.messages import Bye, Event, Get, Heartbeat, JobTicket, Piece
-from fleet.session import Session
-from fleet.sockets import BULK_OFFSET, dial
+from fleet.session import LIVENESS_S, Session
+from fleet.sockets import BULK_OFFSET, HubAddress, dial
 from fleet.spool import Spool
 from fleet.wire import EVENTS, STEPS, decode, encode
 from robot.experience import Chunk
@@ -34,6 +35,7 @@ RING_ITEMS = 256  # chunks and events between the control loop and the spool; mi
 POLL_MS = 20
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.25, 30.0
 FAREWELL_S = 1.0
+JOIN_S = 2.0  # where there are several doors: this long without a WELCOME, and the next is tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +43,41 @@ class Line:
     """Whom to dial, and as whom.
 
     Attributes:
-        hubs: (host, control port) of each hub, tried in turn.
-        pair: Our keys.
-        hub_public: The hub's public key; a hub with another one is not spoken to.
+        hubs: Tried in turn.
+        keys: Key folder, read for every connection, so that a changed key counts from the next one on. A hub with a key that is not in it is
+            not spoken to.
         backoff_max_s: Longest wait between attempts.
     """
 
-    hubs: Sequence[tuple[str, int]]
+    hubs: Sequence[HubAddress]
     robot: str
-    pair: CurvePair
-    hub_public: bytes
+    keys: Path
     backoff_max_s: float = BACKOFF_MAX_S
+
+    def pair(self) -> CurvePair:
+        """Our keys, as they are now."""
+        return load_robot_pair(self.keys, self.robot)
+
+    def doors(self) -> list[tuple[HubAddress, bytes]]:
+        """Every hub under every key it may have: the next one too while its key is being changed."""
+        following = self.keys / "hub.next.key"
+        doors = []
+        for hub in self.hubs:
+            doors.append((hub, load_hub_public(self.keys, hub.name)))
+            if not hub.name and following.exists():
+                doors.append((hub, load_public(following)))
+        return doors
+
+    def keep_next_hub_key(self, key: bytes) -> None:
+        """The hub announced the key it is going to have."""
+        if key not in {public for _, public in self.doors()}:
+            Disk().write_file(self.keys / "hub.next.key", public_file(key))
+
+    def use_hub_key(self, key: bytes) -> None:
+        """A hub let us in under this key: if it was its next one, the change is done."""
+        following = self.keys / "hub.next.key"
+        if following.exists() and load_public(following) == key != load_public(self.keys / "hub.key"):
+            Disk().rename(following, self.keys / "hub.key")
 
 
 class Uplink(threading.Thread):
@@ -89,11 +115,14 @@ class Uplink(threading.Thread):
             heartbeat=heartbeat,
             on_assignment=on_assignment,
             on_job=on_job,
+            on_next_hub_key=self._next_hub_key,
         )
+        self._turn = 0  # which of the line's doors is tried
+        self._door: tuple[HubAddress, bytes] | None = None
         self._ring: deque[tuple[int, Chunk | Event, int]] = deque()
         self._overflow: deque[tuple[int, int]] = deque()  # stream, items
         self._finishing: float | None = None
-        self._attempt = 0
+        self._attempt, self._patience_s = 0, LIVENESS_S
         self._sockets: tuple[zmq.Socket, zmq.Socket, zmq.Socket] | None = None
         self.state = "away"
         self.error: BaseException | None = None
@@ -152,6 +181,7 @@ class Uplink(threading.Thread):
             if self._sockets is None:
                 if now_s >= next_try_s:
                     self._connect(context, now_s)
+                    next_try_s = now_s + 1.0
                     poller = zmq.Poller()
                     for socket in self._sockets or ():
                         poller.register(socket, zmq.POLLIN)
@@ -162,10 +192,13 @@ class Uplink(threading.Thread):
             for socket, _ in poller.poll(POLL_MS):
                 self._hear(socket)
             if self._session.joined:
+                if self.state != "joined":
+                    self._arrived()
                 self._attempt, self.state = 0, "joined"
             elif self.state == "joined":
                 self.state = "away"
-            if self._session.lost(time.monotonic()):
+            if self._session.lost(time.monotonic(), LIVENESS_S if self._session.joined else self._patience_s):
+                self._turn += 1
                 wait_s = self._random.uniform(0.0, min(self._line.backoff_max_s, BACKOFF_FIRST_S * 2**self._attempt))
                 self._attempt = min(self._attempt + 1, 16)
                 next_try_s = time.monotonic() + wait_s
@@ -230,9 +263,15 @@ class Uplink(threading.Thread):
                 self.state = f"refused: {self._session.refused}"
 
     def _connect(self, context: zmq.Context, now_s: float) -> None:
-        host, port = self._line.hubs[self._attempt % len(self._line.hubs)]
+        try:
+            doors, pair = self._line.doors(), self._line.pair()
+        except (KeyFileError, OSError) as error:  # gone, or somebody opened it to others: tried again later
+            self.state = f"refused: {error}"
+            return
+        self._door = doors[self._turn % len(doors)]
+        self._patience_s = LIVENESS_S if len(doors) == 1 else JOIN_S
+        (host, port), public = (self._door[0].host, self._door[0].port), self._door[1]
         routing_id = bytes([1]) + os.urandom(15)
-        pair, public = self._line.pair, self._line.hub_public
         control = dial(context, pair, public, f"tcp://{host}:{port}", routing_id)
         bulk = dial(context, pair, public, f"tcp://{host}:{port + BULK_OFFSET}", routing_id)
         monitor = control.get_monitor_socket(
@@ -240,6 +279,19 @@ class Uplink(threading.Thread):
         )
         self._sockets = (control, bulk, monitor)
         self._session.begin(now_s)
+
+    def _arrived(self) -> None:
+        assert self._door is not None
+        try:
+            self._line.use_hub_key(self._door[1])
+        except (OSError, KeyFileError) as error:
+            log.warning("the hub's new key was not kept: %s", error)
+
+    def _next_hub_key(self, key: bytes) -> None:
+        try:
+            self._line.keep_next_hub_key(key)
+        except (OSError, KeyFileError) as error:
+            log.warning("the hub's next key was not kept: %s", error)
 
     def _disconnect(self) -> None:
         if self._sockets is None:
@@ -287,11 +339,12 @@ class Files:
         Raises:
             HubAwayError: No answer.
         """
-        for attempt in range(self._tries):
+        for attempt in range(max(self._tries, 2 * len(self._line.hubs))):
             if self._socket is None:
-                host, port = self._line.hubs[attempt % len(self._line.hubs)]
-                endpoint = f"tcp://{host}:{port + BULK_OFFSET}"
-                self._socket = dial(self._context, self._line.pair, self._line.hub_public, endpoint)
+                doors = self._line.doors()
+                hub, public = doors[attempt % len(doors)]
+                endpoint = f"tcp://{hub.host}:{hub.port + BULK_OFFSET}"
+                self._socket = dial(self._context, self._line.pair(), public, endpoint)
             answer = self._ask(path, offset)
             if answer is not None:
                 return answer

@@ -24,7 +24,7 @@ from fleet.errors import (
     ReplayedAssignmentError,
     RolloutError,
 )
-from fleet.keys import load_director, load_signing_key, make_keys
+from fleet.keys import load_signing_key, load_verifier, make_keys
 from fleet.messages import EpisodeResult
 from fleet.rollout import RobotView
 from fleet.slots import Slot, Slots
@@ -192,7 +192,7 @@ def deployer(shop, admit=lambda path, sha256: "admission", ask=None):
     made = Deployer(
         "a",
         shop.path / "robot",
-        director=load_director(shop.keys),
+        director=load_verifier(shop.keys, "director"),
         trust=shop.trust,
         ask=ask or shop.ask,
         admit_path=admit,

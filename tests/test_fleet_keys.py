@@ -13,11 +13,11 @@ from fleet.keys import (
     CurvePair,
     bundle,
     load_allowed,
-    load_director,
     load_pair,
     load_public,
     load_robot_pair,
     load_signing_key,
+    load_verifier,
     make_keys,
 )
 from robot.errors import UnknownNameError
@@ -32,7 +32,7 @@ def keys(tmp_path_factory):
 
 def test_secrets_are_for_their_owner_only(keys):
     secrets = [*keys.rglob("*.key_secret"), *keys.rglob("*.pem")]
-    assert len(secrets) == 4 + 5  # hub, admin, a, b; five signing roles
+    assert len(secrets) == 4 + 6  # hub, admin, a, b; six signing roles
     assert {stat.S_IMODE(p.stat().st_mode) for p in secrets} == {0o600}
 
 
@@ -78,7 +78,7 @@ def test_what_is_not_a_key_is_refused_by_name(keys, tmp_path):
     with pytest.raises(UnknownNameError, match="unknown signing role 'king'"):
         load_signing_key(keys, "king")
     with pytest.raises(KeyFileError, match=r"director.pub"):
-        load_director(tmp_path)
+        load_verifier(tmp_path, "director")
 
 
 def test_one_key_under_two_names_lets_neither_in_and_a_broken_file_only_its_own_robot(tmp_path):
