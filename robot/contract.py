@@ -6,8 +6,10 @@ that turns a `RobotState` into an observation and an action into a `Command`.
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import cos, sin
+from math import tau as TURN
 from typing import Literal
 
 import msgspec
@@ -19,6 +21,7 @@ from robot.kinematics import TipKinematics
 from robot.state import Command, RobotState
 
 SCHEMA = 1
+YOUNG = ("drive_stiffness_nm_rad", "drive_damping_nm_s_rad")
 
 
 class ContractError(FlexorError, ValueError):
@@ -29,15 +32,18 @@ class ContractMismatchError(FlexorError, ValueError):
     """A contract that was written for another robot; the message lists every difference."""
 
 
-class Term(msgspec.Struct, frozen=True, kw_only=True):
-    """One slice of the observation.
+class Term(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One slice of the observation. Fields with a default are left out of the JSON, and of the hash, where they have it.
 
     Attributes:
         name: What it is; one of `OBSERVATION_TERMS`.
-        elements: What each number is of: joint names, or tip names with axes.
+        elements: What each number is of: joint or motor names, or tip names with axes. With a history, the newest value first:
+            element j of the value k steps ago is `elements[k n + j]`, n = len(elements) / history.
         unit: SI unit of every element.
-        frame: Frame the numbers are in, or "joint".
+        frame: Frame the numbers are in, "joint", or "motor".
         low, high: Range the policy was made for; the graph clips to it.
+        period_s: Of a clock: one turn [s].
+        history: How many steps' values it holds; what was before the episode's start is its first value.
     """
 
     name: str
@@ -46,6 +52,8 @@ class Term(msgspec.Struct, frozen=True, kw_only=True):
     frame: str
     low: tuple[float, ...]
     high: tuple[float, ...]
+    period_s: float = 0.0
+    history: int = 1
 
     @property
     def size(self) -> int:
@@ -89,11 +97,12 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         action: What comes out.
         goal: Elements of the goal that somebody else must supply, empty if none.
         goal_unit, goal_frame: Unit and frame of those.
-        motor_names: Motors in order.
-        servo_stiffness_n_m, servo_damping_n_s_m: Gains of the motors' position servos the policy was trained with.
+        motor_names: Motors in order, those of tendons first.
+        servo_stiffness_n_m, servo_damping_n_s_m: Gains of the tendon motors' position servos the policy was trained with.
         delay_range_s: Command delays seen in training, least and most.
         quaternion_order: Order of any quaternion in the observation.
         schema: Version of this record.
+        drive_stiffness_nm_rad, drive_damping_nm_s_rad: Gains of the gear drives' servos, in order.
     """
 
     env_id: str
@@ -113,6 +122,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     delay_range_s: tuple[float, float] = (0.0, 0.0)
     quaternion_order: Literal["xyzw"] = "xyzw"
     schema: int = SCHEMA
+    drive_stiffness_nm_rad: tuple[float, ...] = ()
+    drive_damping_nm_s_rad: tuple[float, ...] = ()
 
     @property
     def observation_size(self) -> int:
@@ -141,8 +152,12 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return np.array([x for term in self.observation for x in term.high], dtype=np.float32)
 
     def to_json(self) -> str:
-        """Lossless, canonical JSON: equal contracts give equal text."""
-        return msgspec.json.encode(self, order="deterministic").decode()
+        """Lossless, canonical JSON: equal contracts give equal text. Fields younger than the first policies appear where they are set."""
+        data = msgspec.to_builtins(self)
+        for name in YOUNG:
+            if not data[name]:
+                del data[name]
+        return msgspec.json.encode(data).decode()  # in the order of the fields
 
     @staticmethod
     def from_json(text: str | bytes) -> "Contract":
@@ -171,15 +186,22 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 for f in ("scale_rad", "offset_rad", "lower_rad", "upper_rad")
             },
             **{
-                f"{f}": (len(getattr(self, f)), len(self.motor_names))
-                for f in ("servo_stiffness_n_m", "servo_damping_n_s_m")
+                name: (len(getattr(self, name)), len(self.motor_names) - len(self.drive_stiffness_nm_rad))
+                for name in ("servo_stiffness_n_m", "servo_damping_n_s_m")
             },
+            "drive_damping_nm_s_rad": (len(self.drive_damping_nm_s_rad), len(self.drive_stiffness_nm_rad)),
         }
         for term in self.observation:
             if term.name not in OBSERVATION_TERMS:
                 raise UnknownNameError("observation term", term.name, OBSERVATION_TERMS)
             lengths[f"{term.name}.low"] = (len(term.low), term.size)
             lengths[f"{term.name}.high"] = (len(term.high), term.size)
+            if term.history < 1 or term.size % term.history:
+                raise ContractError(
+                    f"{term.name}.history must be >= 1 and divide {term.size} elements, got {term.history}"
+                )
+            if term.name == "gait_phase" and not term.period_s > 0.0:
+                raise ContractError(f"gait_phase.period_s must be > 0, got {term.period_s}")
         wrong = {name: pair for name, pair in lengths.items() if pair[0] != pair[1]}
         if wrong:
             raise ContractError(f"lengths disagree (field: got, expected): {wrong}")
@@ -188,8 +210,9 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise UnknownNameError("action joint", joint, self.joint_names)
         if min(self.action.scale_rad, default=1.0) <= 0.0:
             raise ContractError(f"action.scale_rad must be > 0, got {self.action.scale_rad}")
-        if self.servo_stiffness_n_m and min(self.servo_stiffness_n_m) <= 0.0:
-            raise ContractError(f"servo_stiffness_n_m must be > 0, got {self.servo_stiffness_n_m}")
+        for name in ("servo_stiffness_n_m", "drive_stiffness_nm_rad"):
+            if min(getattr(self, name), default=1.0) <= 0.0:
+                raise ContractError(f"{name} must be > 0, got {getattr(self, name)}")
 
     @property
     def sha256(self) -> str:
@@ -203,7 +226,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ContractMismatchError: Another robot, joint order or servo; every difference is listed.
         """
         differences = []
-        tendons = model.tendons
+        tendons, drives = model.tendons, model.drives
         for what, ours, theirs in (
             ("robot", self.robot, model.name),
             ("joint_names", self.joint_names, model.joint_names),
@@ -211,6 +234,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ("motor_names", self.motor_names, model.motor_names),
             ("servo_stiffness_n_m", self.servo_stiffness_n_m, tuple(t.servo_stiffness_n_m for t in tendons)),
             ("servo_damping_n_s_m", self.servo_damping_n_s_m, tuple(t.servo_damping_n_s_m for t in tendons)),
+            ("drive_stiffness_nm_rad", self.drive_stiffness_nm_rad, tuple(d.servo_stiffness_nm_rad for d in drives)),
+            ("drive_damping_nm_s_rad", self.drive_damping_nm_s_rad, tuple(d.servo_damping_nm_s_rad for d in drives)),
             ("robot_sha256", self.robot_sha256, model.sha256),
         ):
             if ours != theirs:
@@ -234,27 +259,30 @@ def _short(value: object, other: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What the controller itself knows: the goal in force and what it did last.
+    """What the controller itself knows: the goal in force, what it did last, how long it has been at it, and what it saw before.
 
     Attributes:
         goal: In the contract's goal elements, unit and frame, shape (n_goal,).
         previous_action: Last action after clipping to -1..1, shape (n_actions,).
+        time_s: Since the episode began, or the policy took over [s].
+        past: Earlier values of the terms with a history, newest first, by the term's name, shape (history - 1, n).
     """
 
     goal: np.ndarray
     previous_action: np.ndarray
+    time_s: float = 0.0
+    past: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Interface:
-    """A contract bound to a robot: `observe` and `command`. Holds no state of its own."""
+    """A contract bound to a robot: `observe`, `command` and `remember`. Holds no state of its own."""
 
     def __init__(self, contract: Contract, model: RobotModel) -> None:
         contract.validate()
         self.contract, self.model = contract, model
-        self._tips = (
-            TipKinematics(model) if any(t.name.startswith(("tip_", "goal_")) for t in contract.observation) else None
-        )
+        self._tips = TipKinematics(model) if any(t.name in OF_TIPS for t in contract.observation) else None
         self._parts = [(OBSERVATION_TERMS[t.name], self._rows(t), t) for t in contract.observation]
+        self._with_history = [part for part in self._parts if part[2].history > 1]
         action = contract.action
         self._moved = np.array([model.index(joint) for joint in action.joints], dtype=np.intp)
         self._scale, self._offset = np.array(action.scale_rad), np.array(action.offset_rad)
@@ -263,16 +291,47 @@ class Interface:
         self._relative = action.mode == "relative"
 
     def _rows(self, term: Term) -> np.ndarray:
+        n = term.size // term.history
         if term.frame == "joint":
-            return np.array([self.model.index(joint) for joint in term.elements], dtype=np.intp)
-        return np.arange(term.size)
+            return np.array([self.model.index(joint) for joint in term.elements[:n]], dtype=np.intp)
+        if term.frame == "motor":
+            return np.array([self.model.motor_names.index(motor) for motor in term.elements[:n]], dtype=np.intp)
+        return np.arange(n)
 
     def memory(self, goal: np.ndarray | None = None) -> Memory:
         """The memory at the start of an episode: nothing done yet."""
+        return Memory(goal=self._goal(goal), previous_action=np.zeros(self.contract.action_size))
+
+    def _goal(self, goal: np.ndarray | None) -> np.ndarray:
         goal = np.zeros(len(self.contract.goal)) if goal is None else np.asarray(goal, dtype=np.float64)
         if goal.shape != (len(self.contract.goal),):
             raise ContractError(f"goal must have shape ({len(self.contract.goal)},), got {goal.shape}")
-        return Memory(goal=goal, previous_action=np.zeros(self.contract.action_size))
+        return goal
+
+    def remember(self, memory: Memory, state: RobotState, action: np.ndarray, goal: np.ndarray | None = None) -> Memory:
+        """The memory one step later.
+
+        Args:
+            memory: What was known when the step began.
+            state: What the sensors said then.
+            action: What was done, clipped to -1..1 here, shape (n_actions,).
+            goal: The goal in force from now on; as before when None.
+        """
+        return Memory(
+            goal=memory.goal if goal is None else self._goal(goal),
+            previous_action=np.minimum(np.maximum(np.asarray(action, dtype=np.float64), -1.0), 1.0),
+            time_s=memory.time_s + 1.0 / self.contract.control_hz,
+            past=self._past(memory, state) if self._with_history else memory.past,
+        )
+
+    def _past(self, memory: Memory, state: RobotState) -> dict[str, np.ndarray]:
+        tips = self._tips.positions(state.q_rad).reshape(-1) if self._tips is not None else None
+        past = {}
+        for read, rows, term in self._with_history:
+            now = read(state, memory, tips, rows, term)
+            older = memory.past.get(term.name, np.tile(now, (term.history - 1, 1)))
+            past[term.name] = np.concatenate([now[None], older[:-1]])
+        return past
 
     def tip_positions(self, state: RobotState) -> np.ndarray:
         """Fingertips by the joint encoders, in the palm frame, shape (n_tips, 3) [m]."""
@@ -287,7 +346,13 @@ class Interface:
             NotFiniteError: A sensor or the goal is NaN or infinite; the elements are named.
         """
         tips = self._tips.positions(state.q_rad).reshape(-1) if self._tips is not None else None
-        vector = np.concatenate([read(state, memory, tips, rows) for read, rows, _ in self._parts], dtype=np.float32)
+        values = [read(state, memory, tips, rows, term) for read, rows, term in self._parts]
+        if self._with_history:
+            for i, (_, _, term) in enumerate(self._parts):
+                if term.history > 1:
+                    older = memory.past.get(term.name, np.tile(values[i], (term.history - 1, 1)))
+                    values[i] = np.concatenate([values[i], older.reshape(-1)])
+        vector = np.concatenate(values, dtype=np.float32)
         if not np.isfinite(vector).all():
             names = [f"{t.name}.{element}" for t in self.contract.observation for element in t.elements]
             bad = {names[i]: float(vector[i]) for i in np.flatnonzero(~np.isfinite(vector))[:8]}
@@ -313,17 +378,37 @@ class Interface:
         return Command(target_rad=target)
 
 
-Reader = Callable[[RobotState, Memory, np.ndarray | None, np.ndarray], np.ndarray]
+Reader = Callable[[RobotState, Memory, np.ndarray | None, np.ndarray, Term], np.ndarray]
 
-# Every term a contract may name, and how it is read: (state, memory, tip positions, rows) -> values.
+
+def projected_gravity(quat_xyzw: np.ndarray) -> np.ndarray:
+    """Which way is down, as a unit vector in the turned frame: (0, 0, -1) when it stands upright, shape (3,)."""
+    x, y, z, w = quat_xyzw.tolist()
+    return np.array([2.0 * (w * y - x * z), -2.0 * (w * x + y * z), 2.0 * (x * x + y * y) - 1.0])
+
+
+def _phase(time_s: float, term: Term) -> np.ndarray:
+    angle = TURN * time_s / term.period_s
+    return np.array([sin(angle), cos(angle)])
+
+
+OF_TIPS = ("tip_position", "goal_error")
+
+# Every term a contract may name, and how it is read: (state, memory, tip positions, rows, term) -> values.
 OBSERVATION_TERMS: dict[str, Reader] = {
-    "joint_position": lambda s, m, tips, rows: s.q_rad[rows],
-    "joint_velocity": lambda s, m, tips, rows: s.qd_rad_s[rows],
-    "joint_target": lambda s, m, tips, rows: s.target_rad[rows],
-    "tracking_error": lambda s, m, tips, rows: s.target_rad[rows] - s.q_rad[rows],
-    "tip_position": lambda s, m, tips, rows: tips[rows],  # type: ignore[index]
-    "tip_force": lambda s, m, tips, rows: s.tip_force_n[rows],
-    "goal_position": lambda s, m, tips, rows: m.goal[rows],
-    "goal_error": lambda s, m, tips, rows: m.goal[rows] - tips[rows],  # type: ignore[index]
-    "previous_action": lambda s, m, tips, rows: m.previous_action[rows],
+    "joint_position": lambda s, m, tips, rows, t: s.q_rad[rows],
+    "joint_velocity": lambda s, m, tips, rows, t: s.qd_rad_s[rows],
+    "joint_target": lambda s, m, tips, rows, t: s.target_rad[rows],
+    "tracking_error": lambda s, m, tips, rows, t: s.target_rad[rows] - s.q_rad[rows],
+    "motor_position": lambda s, m, tips, rows, t: s.motor_rad[rows],
+    "motor_current": lambda s, m, tips, rows, t: s.motor_current_a[rows],
+    "tip_position": lambda s, m, tips, rows, t: tips[rows],  # type: ignore[index]
+    "tip_force": lambda s, m, tips, rows, t: s.tip_force_n[rows],
+    "base_gyro": lambda s, m, tips, rows, t: s.imu_gyro_rad_s,
+    "projected_gravity": lambda s, m, tips, rows, t: projected_gravity(s.imu_quat_xyzw),
+    "gait_phase": lambda s, m, tips, rows, t: _phase(m.time_s, t),
+    "goal": lambda s, m, tips, rows, t: m.goal[rows],
+    "goal_position": lambda s, m, tips, rows, t: m.goal[rows],
+    "goal_error": lambda s, m, tips, rows, t: m.goal[rows] - tips[rows],  # type: ignore[index]
+    "previous_action": lambda s, m, tips, rows, t: m.previous_action[rows],
 }

@@ -83,7 +83,7 @@ def modelled_decision(
 
 def winding_ohm(model: RobotModel) -> np.ndarray:
     """Winding resistance of every motor at 25 deg C, shape (n_motors,) [ohm]."""
-    return np.array([tendon.motor.resistance_ohm for tendon in model.tendons])
+    return np.array([item.motor.resistance_ohm for item in (*model.tendons, *model.drives)])
 
 
 def copper_w(winding_ohm: np.ndarray, current_a: np.ndarray, temperature_c: np.ndarray | None = None) -> float:

@@ -35,12 +35,15 @@ class MockBackend:
         self._model, self._control_hz = model, control_hz
         self._gain = 1.0 - exp(-1.0 / (control_hz * LAG_S))
         # spool angle per joint angle, all joints a tendon passes, at the zero posture
-        self._spool = np.zeros((len(model.tendons), len(model.joints)))
+        motors = (*model.tendons, *model.drives)
+        self._spool = np.zeros((len(motors), len(model.joints)))
         for i, tendon in enumerate(model.tendons):
             for arm in tendon.arms:
                 self._spool[i, model.index(arm.joint)] = arm.flexor_m / tendon.spool_flexor_m
-        self._driven = np.array([model.index(tendon.joint) for tendon in model.tendons], dtype=np.intp)
-        self._peak_a = np.array([tendon.motor.peak_current_a for tendon in model.tendons])
+        for i, drive in enumerate(model.drives, start=len(model.tendons)):
+            self._spool[i, model.index(drive.joint)] = 1.0
+        self._driven = np.array([model.index(motor.joint) for motor in motors], dtype=np.intp)
+        self._peak_a = np.array([motor.motor.peak_current_a for motor in motors])
         self._q = self._qd = self._target = model.home_rad.copy()
         self._steps = 0
 
@@ -91,6 +94,8 @@ class MockBackend:
             motor_current_a=HOLDING_SHARE * self._peak_a * np.clip(lag, -1.0, 1.0),
             motor_temperature_c=np.full(len(self._driven), AMBIENT_C),
             tip_force_n=np.zeros(len(self._model.tips)),
+            imu_gyro_rad_s=np.zeros(3 if self._model.floating else 0),
+            imu_quat_xyzw=np.array([0.0, 0.0, 0.0, 1.0] if self._model.floating else []),
         )
 
 

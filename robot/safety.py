@@ -127,6 +127,9 @@ class Limits:
             arm_m = next(arm.flexor_m for arm in tendon.arms if arm.joint == tendon.joint)
             stiffness[i] += tendon.servo_stiffness_n_m * arm_m**2
             damping[i] += tendon.servo_damping_n_s_m * arm_m**2
+        for drive in model.drives:
+            stiffness[model.index(drive.joint)] += drive.servo_stiffness_nm_rad
+            damping[model.index(drive.joint)] += drive.servo_damping_nm_s_rad
         driven = stiffness > 0.0
         torque = np.full(len(step), NO_MOTOR_RAD)
         torque[driven] = np.array([joint.max_torque_nm for joint in model.joints])[driven] / stiffness[driven]

@@ -29,7 +29,7 @@ class RobotState:
         motor_current_a: Motor currents, shape (n_motors,) [A].
         motor_temperature_c: Winding temperatures as estimated by the drive, shape (n_motors,) [deg C].
         tip_force_n: Normal force on each fingertip, shape (n_tips,) [N].
-        imu_gyro_rad_s: Angular velocity of the base in the base frame, shape (3,) or () for a fixed base [rad/s].
+        imu_gyro_rad_s: Angular velocity of the base in the base frame, shape (3,) or (0,) for a fixed base [rad/s].
         imu_quat_xyzw: Orientation of the base in the world, shape (4,) or (0,).
     """
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from robot.errors import FlexorError
 from sim.engines import ENGINES
+from sim.world import Start
 
 REACH = "flexor/HandReach-v0"
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,7 +145,7 @@ def _recorded(env: Any, rng: np.random.Generator) -> tuple[np.ndarray, list[np.n
 
 def _replay(backend: Any, start_rad: np.ndarray, torques_nm: list[np.ndarray]) -> float:
     """Wall time of the engine alone under given torques [s]."""
-    backend._place(start_rad)
+    backend.begin(Start(q_rad=start_rad))
     if hasattr(backend, "mj_model"):
         import mujoco
 

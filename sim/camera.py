@@ -20,7 +20,7 @@ class Studio:
     """A scene of its own in which a posture is drawn."""
 
     def __init__(self, robot: str) -> None:
-        from sim.engines.pybullet_engine import connect, load_robot, pybullet
+        from sim.engines.pybullet_world import connect, load_robot, pybullet
 
         self._pybullet = pybullet
         self.bullet = connect()

@@ -20,6 +20,7 @@ from robot.state import Command, RobotState
 from sim import engines
 from sim.randomization import Draw, Ranges, draw
 from sim.tasks import Judgement, find
+from sim.world import WorldState
 
 RENDER_SIZE_PX = (480, 360)
 RENDER_MODES = ("rgb_array", "human")
@@ -40,7 +41,8 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         randomization: True draws a new robot from `ranges` at every reset; False is the nominal robot with perfect encoders.
         ranges: What is drawn: `sim.randomization.Ranges`, or those by name that differ from its defaults.
 
-    `info` holds the reward terms, metrics, success and the drawn values; at reset also the goal.
+    `info` of a step holds the reward terms, metrics, success and energy, at reset the goal and the drawn values; where the task has
+    them, both hold `privileged`: numbers for a critic, named by `privileged_names`, which no policy may see.
     """
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": 25}  # noqa: RUF012 - Gymnasium's own name
@@ -64,7 +66,7 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.render_mode = render_mode
         self.model = load(hand)
         self.task = task(self.model)
-        self.backend = engines.make(engine, self.model, control_hz=self.task.control_hz)
+        self.backend = engines.make(engine, self.model, control_hz=self.task.control_hz, world=self.task.world())
         self.engine = engine
         self.dt = 1.0 / self.task.control_hz
         self.contract: Contract = self.task.contract()
@@ -75,8 +77,11 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._draw: Draw | None = None
         self.observation_space = _space(self.contract)
         self.action_space = spaces.Box(-1.0, 1.0, (self.contract.action_size,), np.float32)
+        self.privileged_names = self.task.privileged_names
+        self.privileged_space = spaces.Box(-np.inf, np.inf, (len(self.privileged_names),), np.float32)
         self._memory = self.interface.memory()
         self._state = self._measured = None
+        self._world: WorldState | None = None
         self._steps = 0
         self._live: Any = None  # the page, in render mode "human"
 
@@ -96,6 +101,17 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._state
 
     @property
+    def world_state(self) -> WorldState:
+        """The truth about base, bodies and contacts.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
+        if self._world is None:
+            raise gymnasium.error.ResetNeeded("call reset() first")
+        return self._world
+
+    @property
     def measured(self) -> RobotState:
         """What this robot's sensors say."""
         if self._measured is None:
@@ -109,13 +125,15 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.begin()
         self._memory = self.interface.memory(self.task.goal)
         info: dict[str, Any] = {"goal": self.task.goal, "randomization": self._draw.as_info() if self._draw else {}}
+        self._tell(info)
         self._show({})
         return self.interface.observe(self.measured, self._memory), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         action = self._checked(action)
-        judgement = self.advance(self.interface.command(action, self.measured), action)
-        self._memory = type(self._memory)(goal=self._memory.goal, previous_action=action)
+        seen = self.measured
+        judgement = self.advance(self.interface.command(action, seen), action)
+        self._memory = self.interface.remember(self._memory, seen, action, self.task.goal)
         truncated = self._steps >= self.task.max_steps
         info = {
             "reward_terms": judgement.reward_terms,
@@ -124,6 +142,7 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             "is_success": judgement.success,
             "energy_j": self.backend.energy_j,  # electrical, all motors, this episode
         }
+        self._tell(info)
         self._show(judgement.metrics)
         observation = self.interface.observe(self.measured, self._memory)
         return observation, float(sum(judgement.reward_terms.values())), judgement.terminated, truncated, info
@@ -134,10 +153,9 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._randomization:
             self._draw = draw(self._ranges, len(self.model.joints), rng)
             self.backend.use(self._draw.parameters(self._nominal))
-        start = self.task.start(rng)
-        self._state = self.backend.reset(
-            RobotState(time_s=0.0, q_rad=start, qd_rad_s=start * 0.0, target_rad=start), rng
-        )
+        self._state = self.backend.begin(self.task.start(rng))
+        self._world = self.backend.world_state()
+        self.backend.push(self.task.proceed(self._state, self._world, rng))
         self._measured = self._sense(self._state)
         self._previous_action = np.zeros(self.contract.action_size)
         self._steps = 0
@@ -145,11 +163,17 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def advance(self, command: Command, action: np.ndarray) -> Judgement:
         """Apply a command for one control step and judge it."""
         self._state = self.backend.step(command)
+        self._world = self.backend.world_state()
+        judgement = self.task.judge(self._state, self._world, action, self._previous_action)
+        self.backend.push(self.task.proceed(self._state, self._world, self.np_random))
         self._measured = self._sense(self._state)
-        judgement = self.task.judge(self._state, action, self._previous_action)
         self._previous_action = action
         self._steps += 1
         return judgement
+
+    def _tell(self, info: dict[str, Any]) -> None:
+        if self.privileged_names:
+            info["privileged"] = self.task.privileged(self.state, self.world_state).astype(np.float32)
 
     def _sense(self, state: RobotState) -> RobotState:
         return self._draw.measured(state, self.np_random) if self._draw is not None else state

@@ -68,7 +68,7 @@ def snapshot(env: Any, figures: dict[str, float] | None = None) -> Snapshot:
         time_s=state.time_s,
         q_rad=state.q_rad.copy(),
         tension_n=backend.tension_n,
-        contacts=backend.contacts(),
+        contacts=backend.contacts().arrows,
         goals_m=env.goal_points_m(),
         figures=dict(figures or {}),
     )

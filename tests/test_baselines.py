@@ -74,7 +74,7 @@ def test_inverse_kinematics_finds_postures_that_exist():
     rng = np.random.default_rng(0)
     errors_m = []
     for _ in range(12):
-        start = task.start(rng)
+        start = task.start(rng).q_rad
         goal = task.goal.reshape(-1, 3)
         q = baselines.inverse_kinematics(tips, start, goal, moved, lower, upper)
         assert (q[moved] >= lower).all() and (q[moved] <= upper).all()

@@ -54,6 +54,12 @@ def contract(mode: str = "relative", **changes: object) -> Contract:
             term("tip_force", ("finger",), "N", "tip"),
             term("goal_position", TIP, "m", "palm"),
             term("previous_action", ("pip", "mcp"), "1", "action"),
+            term("motor_position", JOINTS[::-1], "rad", "motor"),
+            term("motor_current", ("pip",), "A", "motor"),
+            term("base_gyro", ("x", "y", "z"), "rad/s", "base"),
+            term("projected_gravity", ("x", "y", "z"), "1", "base"),
+            msgspec.structs.replace(term("gait_phase", ("sin", "cos"), "1", "clock"), period_s=0.8),
+            term("goal", TIP, "m", "palm"),
         ),
         action=ActionTerm(
             joints=("pip", "mcp"),
@@ -81,7 +87,15 @@ pair = arrays(float, 2, elements=numbers)
 
 def state(q=(0.1, 0.2), qd=(1.0, 2.0), target=(0.3, 0.5), force=(7.0,)) -> RobotState:
     return RobotState(
-        time_s=0.0, q_rad=np.array(q), qd_rad_s=np.array(qd), target_rad=np.array(target), tip_force_n=np.array(force)
+        time_s=0.0,
+        q_rad=np.array(q),
+        qd_rad_s=np.array(qd),
+        target_rad=np.array(target),
+        tip_force_n=np.array(force),
+        motor_rad=np.array([5.0, 6.0]),
+        motor_current_a=np.array([0.5, 0.7]),
+        imu_gyro_rad_s=np.array([0.1, 0.2, 0.3]),
+        imu_quat_xyzw=np.array([0.0, math.sin(0.25), 0.0, math.cos(0.25)]),  # half a radian nose down
     )
 
 
@@ -211,7 +225,7 @@ def test_a_number_nobody_lists_is_still_seen_by_the_hash():
 
 def test_every_term_is_read_from_its_place_in_its_own_order():
     bound, goal = CONTRACT.bind(MODEL), np.array([0.01, 0.12, 0.03])
-    s, memory = state(), Memory(goal=goal, previous_action=np.array([0.5, -0.5]))
+    s, memory = state(), Memory(goal=goal, previous_action=np.array([0.5, -0.5]), time_s=0.2)
     vector = bound.observe(s, memory)
     (tip,) = TipKinematics(MODEL).positions(s.q_rad)
     expected = {
@@ -224,12 +238,64 @@ def test_every_term_is_read_from_its_place_in_its_own_order():
         "tip_force": [7.0],
         "goal_position": goal,
         "previous_action": [0.5, -0.5],
+        "motor_position": [6.0, 5.0],
+        "motor_current": [0.7],
+        "base_gyro": [0.1, 0.2, 0.3],
+        "projected_gravity": [math.sin(0.5), 0.0, -math.cos(0.5)],  # down is forward of the nose
+        "gait_phase": [1.0, 0.0],  # a quarter of 0.8 s
+        "goal": goal,
     }
     assert set(expected) == set(OBSERVATION_TERMS)
     assert vector.dtype == np.float32
     assert vector.shape == (CONTRACT.observation_size,)
     for name, where in CONTRACT.slices.items():
         assert vector[where] == pytest.approx(np.float32(expected[name]), abs=1e-7), name
+
+
+def test_a_history_holds_the_newest_value_first_and_before_the_start_the_first():
+    seen = ("mcp", "pip", "mcp", "pip", "mcp", "pip")
+    past = msgspec.structs.replace(term("joint_position", seen, "rad", "joint"), history=3)
+    bound = contract(observation=(past, term("joint_target", ("mcp",), "rad", "joint"))).bind(MODEL)
+    memory = bound.memory(np.zeros(3))
+    shown = []
+    for k in range(4):
+        s = state(q=(k, 10.0 + k))
+        shown.append(bound.observe(s, memory)[:6].tolist())
+        memory = bound.remember(memory, s, np.full(2, 9.0))
+    assert shown == [[0, 10, 0, 10, 0, 10], [1, 11, 0, 10, 0, 10], [2, 12, 1, 11, 0, 10], [3, 13, 2, 12, 1, 11]]
+    assert memory.time_s == pytest.approx(4 / 25.0)
+    np.testing.assert_array_equal(memory.previous_action, [1.0, 1.0])  # clipped
+
+
+def test_a_goal_is_exchanged_while_the_clock_goes_on():
+    bound = CONTRACT.bind(MODEL)
+    memory = bound.remember(bound.memory(np.zeros(3)), state(), np.zeros(2), np.ones(3))
+    np.testing.assert_array_equal(memory.goal, 1.0)
+    assert memory.time_s == 1.0 / 25.0
+    with pytest.raises(ContractError, match=r"goal must have shape \(3,\), got \(2,\)"):
+        bound.remember(memory, state(), np.zeros(2), np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"history": 2}, r"previous_action.history must be >= 1 and divide 3 elements, got 2"),
+        ({"history": 0}, r"previous_action.history must be >= 1"),
+        ({"name": "gait_phase"}, r"gait_phase.period_s must be > 0, got 0.0"),
+    ],
+)
+def test_a_history_or_a_clock_that_cannot_be_is_refused(changes, message):
+    bad = msgspec.structs.replace(term("previous_action", TIP, "1", "action"), **changes)
+    with pytest.raises(ContractError, match=message):
+        contract(observation=(bad,)).validate()
+
+
+def test_what_is_younger_than_the_first_policies_shows_in_the_file_only_where_it_is_set():
+    text = CONTRACT.to_json()
+    assert "history" not in text and "drive_" not in text and text.count("period_s") == 1
+    geared = contract(drive_stiffness_nm_rad=(5.0,), drive_damping_nm_s_rad=(1.0,))
+    assert Contract.from_json(contract().to_json()) == CONTRACT
+    assert '"drive_stiffness_nm_rad":[5.0]' in geared.to_json()
 
 
 @given(pair, pair, pair, arrays(float, 3, elements=numbers))

@@ -18,7 +18,7 @@ from robot.description import load
 from robot.errors import NotFiniteError, UnknownNameError
 from sim.clearance import Clearance
 from sim.engines import ENGINES
-from sim.engines.hand import DivergedError
+from sim.engines.robot import DivergedError
 from sim.env import ActionError, RobotEnv
 from sim.randomization import RandomizationError, Ranges, draw
 from sim.tasks import TASKS, find
@@ -248,7 +248,7 @@ def test_goals_and_starts_keep_the_fingers_apart_and_the_forearm_still():
     model = load("hand22")
     task, clearance = TASKS[REACH](model), Clearance(model)
     rng = np.random.default_rng(0)
-    starts = [task.start(rng) for _ in range(100)]
+    starts = [task.start(rng).q_rad for _ in range(100)]
     assert min(clearance.smallest_m(q) for q in starts) > 0.002
     assert min(clearance.smallest_m(q) for q in rng.uniform(model.lower_rad, model.upper_rad, (100, 25))) < 0.0
     np.testing.assert_array_equal([q[:3] for q in starts], [model.home_rad[:3]] * 100)

@@ -95,11 +95,11 @@ def test_contacts_balance_what_the_fingers_press_with(engine):
     """A fist touches itself: forces are found, and those on the tips are no greater than what the tips feel."""
     env = reach(engine=engine, randomization=False)
     env.reset(seed=0)
-    assert env.backend.contacts().shape == (0, 6)
+    assert env.backend.contacts().arrows.shape == (0, 6)
     fist = [float("abduction" not in joint and "arch" not in joint) for joint in env.contract.action.joints]
     for _ in range(15):
         env.step(np.array(fist))
-    contacts = env.backend.contacts()
+    contacts = env.backend.contacts().arrows
     assert contacts.shape[1] == 6 and len(contacts) > 0 and np.isfinite(contacts).all()
     strongest = np.linalg.norm(contacts[:, 3:], axis=1).max()
     assert strongest > 1.0

@@ -48,6 +48,9 @@ def joint_gains(contract: Contract, model: RobotModel) -> tuple[list[float], lis
         for arm in tendon.arms:
             stiffness[model.index(arm.joint)] += arm.flexor_m**2 * stiffness_n_m
             damping[model.index(arm.joint)] += arm.flexor_m**2 * damping_n_s_m
+    for drive, at, per_speed in zip(model.drives, contract.drive_stiffness_nm_rad, contract.drive_damping_nm_s_rad):
+        stiffness[model.index(drive.joint)] += at
+        damping[model.index(drive.joint)] += per_speed
     return stiffness.tolist(), damping.tolist()
 
 

@@ -67,14 +67,14 @@ def _link(link: Link, added_kg_m2: np.ndarray, color: str) -> list[str]:
     ]
     for geom in link.geoms:
         for kind in ("visual", "collision") if geom.collides else ("visual",):
-            lines += [f"<{kind}>", *_geometry(geom)]
+            lines += [f"<{kind}>", *geometry_lines(geom)]
             if kind == "visual":
                 lines += [f'<material name="{color}">', f'<color rgba="{COLORS[color]}"/>', "</material>"]
             lines.append(f"</{kind}>")
     return [*lines, "</link>"]
 
 
-def _geometry(geom: Geom) -> list[str]:
+def geometry_lines(geom: Geom) -> list[str]:
     rpy = geom.rpy_rad
     if geom.shape in ("capsule", "cylinder"):
         rpy = matrix_rpy(rpy_matrix(geom.rpy_rad) @ _Z_TO_Y)

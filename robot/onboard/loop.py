@@ -8,7 +8,7 @@ robot's link. A period whose predecessor is not over yet is skipped and counted 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -300,7 +300,7 @@ class ControlLoop:
 
     def _answer(self, decision: Decision | None) -> None:
         """Wait for the robot's answer and make experience of the step."""
-        before_s = self._state.time_s
+        before, before_s = self._state, self._state.time_s
         self._state = self._robot.receive()
         feedback, tally = self._robot.feedback, self._tally
         if self._state.time_s > before_s:
@@ -309,11 +309,8 @@ class ControlLoop:
         tally.copper_j += heat_w * self._dt_s
         if decision is None:
             return
-        self._memory = replace(
-            self._memory,
-            goal=feedback.goal if self._interface.contract.goal else self._memory.goal,
-            previous_action=np.clip(decision.action, -1.0, 1.0).astype(np.float64),
-        )
+        goal = feedback.goal if self._interface.contract.goal else None
+        self._memory = self._interface.remember(self._memory, before, decision.action, goal)
         tally.steps += 1
         tally.success_steps += feedback.success
         tally.reward_sum += float(feedback.reward_terms.sum())

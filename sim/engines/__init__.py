@@ -6,23 +6,23 @@ from robot.description.model import RobotModel
 from robot.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from sim.engines.hand import SimulatedHand
+    from sim.engines.robot import SimulatedRobot
 
 ENGINES = ("pybullet", "mujoco")
 
 
-def make(engine: str, model: RobotModel, **settings: Any) -> "SimulatedHand":
-    """A simulated robot.
+def make(engine: str, model: RobotModel, **settings: Any) -> "SimulatedRobot":
+    """A simulated robot; `settings` as for `SimulatedRobot`.
 
     Raises:
         UnknownNameError: No engine of that name; the message lists the known ones.
     """
     if engine == "pybullet":
-        from sim.engines.pybullet_engine import PyBulletHand
+        from sim.engines.pybullet_engine import PyBulletRobot
 
-        return PyBulletHand(model, **settings)
+        return PyBulletRobot(model, **settings)
     if engine == "mujoco":
-        from sim.engines.mujoco_engine import MuJoCoHand
+        from sim.engines.mujoco_engine import MuJoCoRobot
 
-        return MuJoCoHand(model, **settings)
+        return MuJoCoRobot(model, **settings)
     raise UnknownNameError("engine", engine, ENGINES)

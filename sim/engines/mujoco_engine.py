@@ -1,24 +1,30 @@
-"""A tendon-driven hand in MuJoCo, under the same transmission as in PyBullet: joint torques applied, armature native."""
+"""A robot in MuJoCo, under the same transmission as in PyBullet: joint torques applied, armature native."""
 
 # pyright: reportAttributeAccessIssue=false
 # mujoco ships no stubs for its compiled module.
 
 import logging
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
 
-from robot.description.mjcf import write_mjcf
 from robot.description.model import RobotModel
 from robot.transmission import Parameters
-from sim.engines.hand import SimulatedHand
+from sim.engines.mujoco_world import build, pair_friction
+from sim.engines.robot import SKIN_FRICTION, SimulatedRobot
+from sim.world import NOTHING, ROBOT_ITSELF, Contacts, Variation, World, rotated
 
 if mujoco.get_mju_user_warning() is None:  # MuJoCo's own way is a file in the current folder
     mujoco.set_mju_user_warning(logging.getLogger(__name__).info)
 
+VARIED = ("body_mass", "body_inertia", "body_ipos", "geom_size", "geom_pos", "geom_aabb", "geom_rbound")
+XYZW = np.array([1, 2, 3, 0])  # MuJoCo's quaternions begin with the real part
+WXYZ = np.array([3, 0, 1, 2])
 
-class MuJoCoHand(SimulatedHand):
-    """One robot with a fixed base in one MuJoCo model. Arguments as `SimulatedHand`."""
+
+class MuJoCoRobot(SimulatedRobot):
+    """One robot and its world in one MuJoCo model. Arguments as `SimulatedRobot`."""
 
     def __init__(
         self,
@@ -27,55 +33,162 @@ class MuJoCoHand(SimulatedHand):
         control_hz: float = 25.0,
         substep_s: float = 0.005,
         parameters: Parameters | None = None,
+        world: World | None = None,
     ) -> None:
-        super().__init__(model, control_hz=control_hz, substep_s=substep_s, parameters=parameters)
-        self.mj_model = mujoco.MjModel.from_xml_string(write_mjcf(model, for_torque_control=True))
-        self.mj_model.opt.timestep = substep_s
-        # MuJoCo would answer a NaN by starting over in silence; the check in `step` is ours.
-        self.mj_model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        super().__init__(model, control_hz=control_hz, substep_s=substep_s, parameters=parameters, world=world)
+        self.mj_model, self._layout = build(model, self.world, substep_s)
         self.data = mujoco.MjData(self.mj_model)
         self._qpos = as_slice([int(self.mj_model.joint(name).qposadr[0]) for name in model.joint_names])
         self._dof = as_slice([int(self.mj_model.joint(name).dofadr[0]) for name in model.joint_names])
-        tip_of_body = {self.mj_model.body(tip.link).id: i for i, tip in enumerate(model.tips)}
-        self._tip_of_geom = [tip_of_body.get(int(body), -1) for body in self.mj_model.geom_bodyid]
+        link_ids = [self.mj_model.body(link.name).id for link in model.links]
+        self._link_ids = as_slice(link_ids)
+        self._body_ids = [self.mj_model.body(f"body:{body.name}").id for body in self.world.bodies]
+        self._id_of = {link.name: i for link, i in zip(model.links, link_ids)}
+        self._id_of |= {body.name: i for body, i in zip(self.world.bodies, self._body_ids)}
+        self._free = [i for i, body in enumerate(self.world.bodies) if not body.fixed]
+        joints = [self.mj_model.body_jntadr[self._body_ids[i]] for i in self._free]
+        self._body_qpos = [int(self.mj_model.jnt_qposadr[joint]) for joint in joints]
+        self._body_dof = [int(self.mj_model.jnt_dofadr[joint]) for joint in joints]
+        tip_of_link = {tip.link: i for i, tip in enumerate(model.tips)}
+        tip_rows = [tip_of_link.get(link.name, -1) for link in model.links]
+        self._tip_of_geom = [tip_rows[row] if row >= 0 else -1 for row in self._layout.link.tolist()]
         self._n_tips = len(model.tips)
+        self._ground_seed: int | None = None
+        self._poses = self.world.start_poses
+        self._nominal = {name: getattr(self.mj_model, name).copy() for name in VARIED}
+        self._apply(Variation())
 
-    def _place(self, q_rad: np.ndarray) -> None:
-        mujoco.mj_resetData(self.mj_model, self.data)
-        self.data.qpos[self._qpos] = q_rad
-        mujoco.mj_forward(self.mj_model, self.data)
+    def _apply(self, variation: Variation) -> None:
+        world, mj_model = self.world, self.mj_model
+        link = np.ones(mj_model.nbody)
+        if variation.link_mass_factor is not None:
+            link[self._link_ids] = variation.link_mass_factor
+        if variation.body_mass_factor is not None:
+            link[self._body_ids] = variation.body_mass_factor
+        spread = np.ones(mj_model.nbody)
+        scale = np.ones(len(world.bodies)) if variation.body_scale is None else variation.body_scale
+        spread[self._body_ids] = scale**2
+        mj_model.body_mass[:] = link * self._nominal["body_mass"]
+        mj_model.body_inertia[:] = (link * spread)[:, None] * self._nominal["body_inertia"]
+        if world.bodies:
+            self._resize(scale)
+        friction = np.array([body.friction for body in world.bodies])
+        friction = friction if variation.body_friction is None else variation.body_friction
+        robot = SKIN_FRICTION if variation.robot_friction is None else variation.robot_friction
+        ground = world.ground.friction if variation.ground_friction is None else variation.ground_friction
+        if mj_model.npair:
+            mj_model.pair_friction[:, :2] = pair_friction(mj_model, self._layout, robot, ground, friction)[:, None]
+        mujoco.mj_setConst(mj_model, self.data)  # what follows from masses
+
+    def _resize(self, scale: np.ndarray) -> None:
+        """Give bodies of primitives another size; a body with a mesh keeps its own, which `vary` has made sure of."""
+        mj_model, size = self.mj_model, np.ones(self.mj_model.ngeom)
+        for i, factor in zip(self._body_ids, scale):
+            first = mj_model.body_geomadr[i]
+            size[first : first + mj_model.body_geomnum[i]] = factor
+            mj_model.body_ipos[i] = factor * self._nominal["body_ipos"][i]
+        for name in ("geom_size", "geom_pos", "geom_aabb"):
+            getattr(mj_model, name)[:] = size[:, None] * self._nominal[name]
+        mj_model.geom_rbound[:] = size * self._nominal["geom_rbound"]
+
+    def _place(
+        self,
+        q_rad: np.ndarray,
+        qd_rad_s: np.ndarray,
+        base: Sequence[np.ndarray],
+        body_poses: np.ndarray,
+        ground_seed: int,
+    ) -> None:
+        mj_model, data = self.mj_model, self.data
+        mujoco.mj_resetData(mj_model, data)
+        if self.world.ground.kind == "uneven" and ground_seed != self._ground_seed:
+            heights = self.world.ground.heights_m(ground_seed)
+            mj_model.hfield_data[:] = (heights / self.world.ground.amplitude_m).reshape(-1)
+            self._ground_seed = ground_seed
+        data.qpos[self._qpos], data.qvel[self._dof] = q_rad, qd_rad_s
+        if self._model.floating:
+            position, quat, velocity, gyro = base
+            data.qpos[:3], data.qpos[3:7] = position, quat[WXYZ]
+            data.qvel[:3] = velocity
+            x, y, z, w = quat.tolist()
+            data.qvel[3:6] = rotated(np.array([-x, -y, -z, w]), gyro)
+        for i, body in enumerate(self.world.bodies):
+            if body.fixed:
+                mj_model.body_pos[self._body_ids[i]] = body_poses[i, :3]
+                mj_model.body_quat[self._body_ids[i]] = body_poses[i, 3:][WXYZ]
+        for i, at in zip(self._free, self._body_qpos):
+            data.qpos[at : at + 3], data.qpos[at + 3 : at + 7] = body_poses[i, :3], body_poses[i, 3:][WXYZ]
+        self._poses = body_poses
+        mujoco.mj_forward(mj_model, data)
 
     def _advance(self, substeps: int) -> None:
         mj_step, kernel_step = mujoco.mj_step, self.kernel.step
         kernel, data, mj_model = self.kernel, self.data, self.mj_model
         q, qd, torque, qpos, dof = data.qpos, data.qvel, data.qfrc_applied, self._qpos, self._dof
         q_rad, qd_rad_s, torque_nm = kernel.q_rad, kernel.qd_rad_s, kernel.torque_nm
+        for push in self._pushes:
+            body = self._id_of[push.on]
+            force = np.asarray(push.force_n, dtype=np.float64)
+            arm = np.zeros(3) if push.at_m is None else push.at_m - data.xipos[body]
+            data.xfrc_applied[body, :3] += force
+            data.xfrc_applied[body, 3:] += push.torque_nm + np.cross(arm, force)
         for _ in range(substeps):
             kernel_step()
             torque[dof] = torque_nm
             mj_step(mj_model, data)
             q_rad[:] = q[qpos]
             qd_rad_s[:] = qd[dof]
+        if self._pushes:
+            data.xfrc_applied[:] = 0.0
+
+    def _read_base(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        qpos, qvel = self.data.qpos, self.data.qvel
+        quat = qpos[3:7][XYZW]
+        return qpos[:3].copy(), quat, qvel[:3].copy(), rotated(quat, qvel[3:6])
+
+    def _read_bodies(self) -> tuple[np.ndarray, np.ndarray]:
+        pose, twist = self._poses.copy(), np.zeros((len(self.world.bodies), 6))
+        for i, at, dof in zip(self._free, self._body_qpos, self._body_dof):
+            pose[i, :3], pose[i, 3:] = self.data.qpos[at : at + 3], self.data.qpos[at + 3 : at + 7][XYZW]
+            twist[i, :3] = self.data.qvel[dof : dof + 3]
+            twist[i, 3:] = rotated(pose[i, 3:], self.data.qvel[dof + 3 : dof + 6])
+        return pose, twist
 
     def _tip_forces(self) -> np.ndarray:
         force = np.zeros(self._n_tips)
         if self.data.ncon == 0:
             return force
-        wrench = np.zeros(6)
-        for i, geoms in enumerate(self.data.contact.geom.tolist()):
-            touched = {self._tip_of_geom[geom] for geom in geoms} - {-1}
+        wrench, tip_of_geom = np.zeros(6), self._tip_of_geom
+        for i, (one, other) in enumerate(self.data.contact.geom.tolist()):
+            touched = {tip_of_geom[one], tip_of_geom[other]} - {-1}
             if touched:
                 mujoco.mj_contactForce(self.mj_model, self.data, i, wrench)
                 force[list(touched)] += wrench[0]
         return force
 
-    def contacts(self) -> np.ndarray:
-        found, wrench = np.zeros((self.data.ncon, 6)), np.zeros(6)
-        for i in range(self.data.ncon):
+    def contacts(self) -> Contacts:
+        rows, numbers, wrench = [], [], np.zeros(6)
+        link, thing = self._layout.link, self._layout.thing
+        for i, geoms in enumerate(self.data.contact.geom.tolist()):
+            if link[geoms[0]] < 0 and link[geoms[1]] < 0:
+                continue
             contact = self.data.contact[i]
             mujoco.mj_contactForce(self.mj_model, self.data, i, wrench)
-            found[i, :3], found[i, 3:] = contact.pos, wrench[:3] @ contact.frame.reshape(3, 3)
-        return found
+            if wrench[0] <= 0.0:
+                continue
+            frame = contact.frame.reshape(3, 3)  # rows; the first points from geom 1 to geom 2
+            force = wrench[:3] @ frame  # on geom 2
+            for me, you, sign in ((geoms[0], geoms[1], -1.0), (geoms[1], geoms[0], 1.0)):
+                if link[me] >= 0:
+                    itself = thing[you] == ROBOT_ITSELF
+                    rows.append((link[me], thing[you], link[you] if itself else NOTHING))
+                    numbers.append([*contact.pos, *(sign * frame[0]), *(sign * force), wrench[0]])
+        return Contacts.of(rows, np.array(numbers))
+
+    def _links(self) -> tuple[np.ndarray, np.ndarray]:
+        mujoco.mj_kinematics(self.mj_model, self.data)  # poses in `data` are those before the last integration
+        rotation = self.data.xmat[self._link_ids].reshape(-1, 3, 3).copy()
+        return rotation, self.data.xpos[self._link_ids].copy()
 
     def close(self) -> None:
         """Nothing to release: MuJoCo's memory goes with the object."""

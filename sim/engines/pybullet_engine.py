@@ -1,35 +1,28 @@
-"""A tendon-driven hand in PyBullet: torque mode, every motor of the engine off, the transmission in between.
+"""A robot in PyBullet: torque mode, every motor of the engine off, the transmission in between.
 
 Joints are loaded without limits, because each active motor and limit is a row for the multibody solver; stops are in the
 transmission. PyBullet has no armature, so a joint's share of reflected inertia is added to its link about the joint's axis.
 """
 
-import atexit
-import tempfile
-import weakref
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
-from robot.description.collision import colliding_pairs
 from robot.description.model import RobotModel
-from robot.description.urdf import write_urdf
+from robot.description.rotation import rpy_matrix
 from robot.transmission import Parameters
-from sim.engines.hand import SimulatedHand
-from sim.engines.quiet import quiet
-
-with quiet():
-    import pybullet
-    from pybullet_utils.bullet_client import BulletClient
+from sim.bodies import as_quat
+from sim.engines.pybullet_world import connect, heightfield, load_body, load_ground, load_robot, pybullet, set_friction
+from sim.engines.robot import SKIN_FRICTION, SimulatedRobot
+from sim.world import GROUND, NOTHING, ROBOT_ITSELF, Contacts, Variation, World, quat_matrix, rotated
 
 GRAVITY_M_S2 = -9.81
 SOLVER_ITERATIONS = 10
 CONTACT_BREAKING_M = 0.002  # the default of 20 mm is as large as a finger and keeps contacts that are none
-FRICTION = 0.9  # rubber skin on smooth plastic; never above 1
 
 
-class PyBulletHand(SimulatedHand):
-    """One robot with a fixed base in one PyBullet client of its own. Arguments as `SimulatedHand`."""
+class PyBulletRobot(SimulatedRobot):
+    """One robot and its world in one PyBullet client of its own. Arguments as `SimulatedRobot`."""
 
     def __init__(
         self,
@@ -38,8 +31,9 @@ class PyBulletHand(SimulatedHand):
         control_hz: float = 25.0,
         substep_s: float = 0.005,
         parameters: Parameters | None = None,
+        world: World | None = None,
     ) -> None:
-        super().__init__(model, control_hz=control_hz, substep_s=substep_s, parameters=parameters)
+        super().__init__(model, control_hz=control_hz, substep_s=substep_s, parameters=parameters, world=world)
         self.bullet = connect()
         self._client = self.bullet._client
         self.bullet.setGravity(0.0, 0.0, GRAVITY_M_S2)
@@ -50,13 +44,119 @@ class PyBulletHand(SimulatedHand):
             deterministicOverlappingPairs=1,
             enableFileCaching=0,
         )
+        self._ground = load_ground(self.bullet, self.world)
+        self._ground_seed = self.world.ground.seed
         self.body, self.joint_index, self.link_index = load_robot(self.bullet, model)
         self._indices = [self.joint_index[name] for name in model.joint_names]
+        self._link_rows = [self.link_index[link.name] for link in model.links]
+        self._row_of_link = {index: row for row, index in enumerate(self._link_rows)}
         self._tip_of_link = {self.link_index[tip.link]: i for i, tip in enumerate(model.tips)}
+        self._link_mass = [self._mass(self.body, index) for index in self._link_rows]
+        carrier = model.link(model.base_link).geoms[0]
+        self._base_inertial = np.array(carrier.origin_m), rpy_matrix(carrier.rpy_rad)
+        self._bodies = [load_body(self.bullet, body) for body in self.world.bodies]
+        self._scales = np.ones(len(self.world.bodies))
+        self._inertials = [body.inertial[:2] for body in self.world.bodies]
+        self._free = [i for i, body in enumerate(self.world.bodies) if not body.fixed]
+        self._poses = self.world.start_poses
+        self._masses_varied = False
+        self._apply(Variation())
 
-    def _place(self, q_rad: np.ndarray) -> None:
-        for index, angle in zip(self._indices, q_rad.tolist()):
-            self.bullet.resetJointState(self.body, index, angle, 0.0)
+    def _mass(self, body: int, link: int) -> tuple[float, tuple[float, ...]]:
+        """Mass and principal moments as loaded."""
+        info = self.bullet.getDynamicsInfo(body, link)
+        return info[0], info[2]
+
+    def _set_mass(
+        self, body: int, link: int, nominal: tuple[float, tuple[float, ...]], factor: float, spread: float
+    ) -> None:
+        mass, moments = nominal
+        self.bullet.changeDynamics(
+            body, link, mass=factor * mass, localInertiaDiagonal=[factor * spread * x for x in moments]
+        )
+
+    def _apply(self, variation: Variation) -> None:
+        world, bullet = self.world, self.bullet
+        if variation.link_mass_factor is not None or self._masses_varied:
+            self._masses_varied = variation.link_mass_factor is not None
+            factors = (
+                np.ones(len(self._link_rows)) if variation.link_mass_factor is None else variation.link_mass_factor
+            )
+            for index, nominal, factor in zip(self._link_rows, self._link_mass, factors.tolist()):
+                self._set_mass(self.body, index, nominal, factor, 1.0)
+        robot = SKIN_FRICTION if variation.robot_friction is None else variation.robot_friction
+        set_friction(bullet, self.body, range(-1, len(self._indices)), robot)
+        if self._ground is not None:
+            ground = world.ground.friction if variation.ground_friction is None else variation.ground_friction
+            set_friction(bullet, self._ground[0], range(-1, 0), ground)
+        self._resize(variation.body_scale)
+        for i, body in enumerate(world.bodies):
+            friction = body.friction if variation.body_friction is None else float(variation.body_friction[i])
+            set_friction(bullet, self._bodies[i], range(-1, 0), friction)
+            if not body.fixed:
+                factor = 1.0 if variation.body_mass_factor is None else float(variation.body_mass_factor[i])
+                moments = body.inertial[2]
+                self._set_mass(self._bodies[i], -1, (body.mass_kg, tuple(moments)), factor, float(self._scales[i]) ** 2)
+
+    def _resize(self, scale: np.ndarray | None) -> None:
+        """Bodies of another size are loaded anew: all from the first that changes, so that ids keep their order."""
+        wanted = np.ones(len(self.world.bodies)) if scale is None else scale
+        changed = np.flatnonzero(wanted != self._scales)
+        if not len(changed):
+            return
+        for i in range(changed[0], len(wanted)):
+            self.bullet.removeBody(self._bodies[i])
+        for i in range(changed[0], len(wanted)):
+            body = self.world.bodies[i]
+            body = body if wanted[i] == 1.0 else body.scaled(float(wanted[i]))
+            self._bodies[i], self._inertials[i] = load_body(self.bullet, body), body.inertial[:2]
+        self._scales = np.array(wanted, dtype=np.float64)
+
+    def _place(
+        self,
+        q_rad: np.ndarray,
+        qd_rad_s: np.ndarray,
+        base: Sequence[np.ndarray],
+        body_poses: np.ndarray,
+        ground_seed: int,
+    ) -> None:
+        bullet = self.bullet
+        self._forget_contacts()
+        if self.world.ground.kind == "uneven" and ground_seed != self._ground_seed and self._ground is not None:
+            heightfield(bullet, self.world.ground.heights_m(ground_seed), self._ground[1])
+            self._ground_seed = ground_seed
+        for index, angle, speed in zip(self._indices, q_rad.tolist(), qd_rad_s.tolist()):
+            bullet.resetJointState(self.body, index, angle, speed)
+        if self._model.floating:
+            position, quat, velocity, gyro = base
+            com, turn = self._base_inertial
+            bullet.resetBasePositionAndOrientation(self.body, *_inertial_pose(position, quat, com, turn))
+            bullet.resetBaseVelocity(self.body, (velocity + np.cross(gyro, rotated(quat, com))).tolist(), gyro.tolist())
+        for made, pose, (com, turn) in zip(self._bodies, body_poses, self._inertials):
+            bullet.resetBasePositionAndOrientation(made, *_inertial_pose(pose[:3], pose[3:], com, turn))
+            bullet.resetBaseVelocity(made, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+        self._poses = body_poses
+
+    def _forget_contacts(self) -> None:
+        """Let the broadphase make all its pairs anew, in one order.
+
+        Without it the contacts come to the solver in an order that depends on who touched whom in earlier episodes.
+        Setting a filter, even to what it was, makes Bullet take the object out of the broadphase and put it in again.
+        """
+        set_filter = pybullet.setCollisionFilterGroupMask
+        for body, link, group, mask in self._colliders():
+            set_filter(body, link, group, mask, physicsClientId=self._client)
+
+    def _colliders(self) -> list[tuple[int, int, int, int]]:
+        """Body, link, and Bullet's default filter group and mask of everything that collides: 1 moves, 2 does not."""
+        moves, stands = (1, -1), (2, -1 ^ 2)
+        base = moves if self._model.floating else stands
+        solid = [link for link in self._model.links if any(geom.collides for geom in link.geoms)]
+        found = [] if self._ground is None else [(self._ground[0], -1, *stands)]
+        indices = [self.link_index[link.name] for link in solid]
+        found += [(self.body, index, *(base if index == -1 else moves)) for index in indices]
+        found += [(made, -1, *(stands if body.fixed else moves)) for made, body in zip(self._bodies, self.world.bodies)]
+        return found
 
     def _advance(self, substeps: int) -> None:
         # The raw functions with an explicit client: an attribute of BulletClient costs a wrapper per call.
@@ -67,10 +167,51 @@ class PyBulletHand(SimulatedHand):
         for _ in range(substeps):
             kernel_step()
             apply(body, indices, mode, forces=torque.tolist(), physicsClientId=client)
+            if self._pushes:
+                self._apply_pushes()
             tick(physicsClientId=client)
             states = read(body, indices, physicsClientId=client)
             q_rad[:] = [s[0] for s in states]
             qd_rad_s[:] = [s[1] for s in states]
+
+    def _apply_pushes(self) -> None:
+        """Bullet forgets external forces after each substep."""
+        names = {body.name: made for body, made in zip(self.world.bodies, self._bodies)}
+        for push in self._pushes:
+            body, link = (names[push.on], -1) if push.on in names else (self.body, self.link_index[push.on])
+            if link == -1:
+                centre = pybullet.getBasePositionAndOrientation(body, physicsClientId=self._client)[0]
+            else:
+                centre = pybullet.getLinkState(body, link, computeForwardKinematics=1, physicsClientId=self._client)[0]
+            force = np.asarray(push.force_n, dtype=np.float64)
+            arm = np.zeros(3) if push.at_m is None else push.at_m - np.array(centre)
+            torque = push.torque_nm + np.cross(arm, force)
+            frame = pybullet.WORLD_FRAME
+            pybullet.applyExternalForce(body, link, force.tolist(), centre, frame, physicsClientId=self._client)
+            if torque.any():
+                pybullet.applyExternalTorque(body, link, torque.tolist(), frame, physicsClientId=self._client)
+
+    def _read_base(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return self._frame_of(self.body, *self._base_inertial)
+
+    def _frame_of(
+        self, body: int, com: np.ndarray, turn: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Pose and velocity of a base's frame, from those of its centre of mass."""
+        centre, quat = pybullet.getBasePositionAndOrientation(body, physicsClientId=self._client)
+        velocity, gyro = pybullet.getBaseVelocity(body, physicsClientId=self._client)
+        position, rotation, spin = np.array(centre), np.array(quat), np.array(gyro)
+        if turn[0, 0] != 1.0 or turn[1, 1] != 1.0:
+            rotation = as_quat(quat_matrix(rotation) @ turn.T)
+        offset = rotated(rotation, com)
+        return position - offset, rotation, np.array(velocity) - np.cross(spin, offset), spin
+
+    def _read_bodies(self) -> tuple[np.ndarray, np.ndarray]:
+        pose, twist = self._poses.copy(), np.zeros((len(self.world.bodies), 6))
+        for i in self._free:
+            com, turn = self._inertials[i]
+            pose[i, :3], pose[i, 3:], twist[i, :3], twist[i, 3:] = self._frame_of(self._bodies[i], com, turn)
+        return pose, twist
 
     def _tip_forces(self) -> np.ndarray:
         force = np.zeros(len(self._tip_of_link))
@@ -80,14 +221,35 @@ class PyBulletHand(SimulatedHand):
             force[list(touched - {-1})] += c[9]
         return force
 
-    def contacts(self) -> np.ndarray:
-        found = []
+    def contacts(self) -> Contacts:
+        row_of, rows, found = self._row_of_link, [], []
+        thing = {made: i for i, made in enumerate(self._bodies)} | {self.body: ROBOT_ITSELF}
         for c in pybullet.getContactPoints(bodyA=self.body, physicsClientId=self._client) or ():
-            # point on B; normal towards A and its force; two directions of friction and their forces
-            force = c[9] * np.array(c[7]) + c[10] * np.array(c[11]) + c[12] * np.array(c[13])
-            if c[9] > 0.0:
-                found.append([*c[6], *force])
-        return np.array(found).reshape(-1, 6)
+            if c[9] <= 0.0:
+                continue
+            # A is the robot: points on A and B; normal towards A and its force; two directions of friction and their forces
+            normal = np.array(c[7])
+            force = c[9] * normal + c[10] * np.array(c[11]) + c[12] * np.array(c[13])
+            middle = 0.5 * (np.array(c[5]) + np.array(c[6]))
+            other = thing.get(c[2], GROUND)
+            itself = other == ROBOT_ITSELF
+            rows.append((row_of[c[3]], other, row_of[c[4]] if itself else NOTHING))
+            found.append([*middle, *normal, *force, c[9]])
+            if itself:
+                rows.append((row_of[c[4]], other, row_of[c[3]]))
+                found.append([*middle, *-normal, *-force, c[9]])
+        return Contacts.of(rows, np.array(found))
+
+    def _links(self) -> tuple[np.ndarray, np.ndarray]:
+        moving = [index for index in self._link_rows if index >= 0]
+        states = pybullet.getLinkStates(self.body, moving, computeForwardKinematics=1, physicsClientId=self._client)
+        rotation, origin = np.zeros((len(self._link_rows), 3, 3)), np.zeros((len(self._link_rows), 3))
+        position, quat, _, _ = self._read_base() if self._model.floating else self._base
+        for row, index in enumerate(self._link_rows):
+            state = states[moving.index(index)] if index >= 0 else None
+            rotation[row] = quat_matrix(quat if state is None else np.array(state[5]))
+            origin[row] = position if state is None else state[4]
+        return rotation, origin
 
     def close(self) -> None:
         if self._client >= 0:
@@ -95,65 +257,9 @@ class PyBulletHand(SimulatedHand):
             self._client = -1
 
 
-_OPEN: "weakref.WeakSet[BulletClient]" = weakref.WeakSet()
-
-
-def connect() -> BulletClient:
-    """A world of its own, without a window."""
-    with quiet():
-        bullet = BulletClient(connection_mode=pybullet.DIRECT)
-    _OPEN.add(bullet)
-    return bullet
-
-
-@atexit.register
-def _disconnect_all() -> None:
-    """While the modules are still there: a client that is collected after them complains on standard error."""
-    for bullet in list(_OPEN):
-        if bullet._client >= 0:
-            bullet.disconnect()
-
-
-def load_robot(bullet: BulletClient, model: RobotModel) -> tuple[int, dict[str, int], dict[str, int]]:
-    """Load a model into a client, ready for torque control.
-
-    Returns:
-        Body id, joint index by joint name, link index by link name (the base is -1).
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{model.name}.urdf"
-        path.write_text(write_urdf(model, for_torque_control=True))
-        flags = (
-            pybullet.URDF_USE_INERTIA_FROM_FILE
-            | pybullet.URDF_USE_SELF_COLLISION
-            | pybullet.URDF_MAINTAIN_LINK_ORDER
-            | pybullet.URDF_USE_MATERIAL_COLORS_FROM_MTL
-        )
-        body = bullet.loadURDF(
-            str(path),
-            baseOrientation=bullet.getQuaternionFromEuler(model.base_rpy_rad),
-            useFixedBase=True,
-            flags=flags,
-        )
-    joints, links = {}, {model.base_link: -1}
-    for index in range(bullet.getNumJoints(body)):
-        info = bullet.getJointInfo(body, index)
-        joints[info[1].decode()] = index
-        links[info[12].decode()] = index
-    for index in joints.values():
-        bullet.changeDynamics(
-            body,
-            index,
-            jointDamping=0.0,
-            linearDamping=0.0,
-            angularDamping=0.0,
-            lateralFriction=FRICTION,
-            activationState=pybullet.ACTIVATION_STATE_DISABLE_SLEEPING,
-        )
-        bullet.setJointMotorControl2(body, index, pybullet.VELOCITY_CONTROL, force=0.0)
-    touching = {frozenset(pair) for pair in colliding_pairs(model)}
-    names = [link.name for link in model.links]
-    for i, a in enumerate(names):
-        for b in names[:i]:
-            bullet.setCollisionFilterPair(body, body, links[a], links[b], int(frozenset((a, b)) in touching))
-    return body, joints, links
+def _inertial_pose(
+    position: np.ndarray, quat: np.ndarray, com: np.ndarray, turn: np.ndarray
+) -> tuple[list[float], list[float]]:
+    """Pose of the inertial frame of something whose frame is at a pose."""
+    matrix = quat_matrix(quat)
+    return (position + matrix @ com).tolist(), as_quat(matrix @ turn).tolist()

@@ -8,6 +8,7 @@ from robot.kinematics import TipKinematics
 from robot.state import RobotState
 from sim.clearance import Clearance
 from sim.tasks.task import Credit, Judgement, Task
+from sim.world import Start, WorldState
 
 SUCCESS_M = 0.005  # mean over the five tips
 WIDE_M = 0.03  # scale of the reward that pulls from afar
@@ -105,9 +106,9 @@ class HandReach(Task):
             for tip in self.model.tip_names
         )
 
-    def start(self, rng: np.random.Generator) -> np.ndarray:
+    def start(self, rng: np.random.Generator) -> Start:
         self._goal_m = self._tips.positions(self._posture(rng))
-        return self._posture(rng)
+        return Start(q_rad=self._posture(rng))
 
     def _posture(self, rng: np.random.Generator) -> np.ndarray:
         """A posture in which no two fingers touch; in the worst case the home posture."""
@@ -121,7 +122,7 @@ class HandReach(Task):
     def goal(self) -> np.ndarray:
         return self._goal_m.reshape(-1).copy()
 
-    def judge(self, state: RobotState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
+    def judge(self, state: RobotState, world: WorldState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
         error = tip_error_m(self._tips.positions(state.q_rad), self._goal_m)
         mean = float(np.add.reduce(error)) / error.size
         terms = dict(zip(self._tips.tip_names, (closeness(error) / error.size).tolist()))

@@ -1,6 +1,7 @@
-"""What a task is: where an episode starts, what it asks for, and how a step is judged."""
+"""What a task is: what is there, where an episode starts, what it asks for, what disturbs it, and how a step is judged."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from robot.contract import Contract
 from robot.description.model import RobotModel
 from robot.state import RobotState
+from sim.world import Push, Start, World, WorldState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,9 @@ class Credit:
 
 
 class Task(ABC):
-    """Rules of one environment for one robot. Holds the goal of the running episode and nothing else.
+    """Rules of one environment for one robot. Holds what belongs to the running episode (goal, timers) and nothing else.
+
+    The environment calls, per episode: `start`, then `proceed`, then for every control step `judge` and `proceed`.
 
     Attributes:
         env_id: Gymnasium id.
@@ -49,6 +53,7 @@ class Task(ABC):
         control_hz: Commands per second.
         reward_names: Names of the reward terms, in order.
         metric_names: Names of the metrics, in order.
+        privileged_names: Of the numbers that `privileged` gives, in order; empty where it gives none.
         robots: Descriptions it can be played with.
         default_robot: The one used when none is named.
     """
@@ -58,6 +63,7 @@ class Task(ABC):
     control_hz: float
     reward_names: tuple[str, ...]
     metric_names: tuple[str, ...]
+    privileged_names: tuple[str, ...] = ()
     robots: tuple[str, ...]
     default_robot: str
 
@@ -75,15 +81,31 @@ class Task(ABC):
         """
         return (Credit(joints=self.contract().action.joints, rewards=self.reward_names),)
 
+    def world(self) -> World:
+        """What is there besides the robot, for all episodes."""
+        return World()
+
     @abstractmethod
-    def start(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw an episode: set the goal and return the starting posture, shape (n_joints,) [rad]."""
+    def start(self, rng: np.random.Generator) -> Start:
+        """Draw an episode: set the goal and say where everything starts."""
 
     @property
     @abstractmethod
     def goal(self) -> np.ndarray:
-        """The goal in force, in the contract's elements and unit."""
+        """The goal in force, in the contract's elements and unit. A policy sees it from the next observation on."""
+
+    def proceed(self, state: RobotState, world: WorldState, rng: np.random.Generator) -> Sequence[Push]:
+        """Move the episode on after a step was judged, and once at its start: exchange the goal where it is time.
+
+        Returns:
+            What pushes the robot or bodies throughout the next step.
+        """
+        return ()
 
     @abstractmethod
-    def judge(self, state: RobotState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
-        """Judge the true state after an action."""
+    def judge(self, state: RobotState, world: WorldState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
+        """Judge the true state after an action, by the goal that was in force when it was chosen."""
+
+    def privileged(self, state: RobotState, world: WorldState) -> np.ndarray:
+        """What a critic may know and a robot cannot: one number per `privileged_names`."""
+        return np.zeros(0)

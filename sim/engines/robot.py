@@ -1,0 +1,335 @@
+"""What every engine's robot shares: commands, the transmission, sensors, the world's truth, the check for divergence."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+
+from robot.description.model import RobotModel
+from robot.description.rotation import rpy_matrix
+from robot.errors import FlexorError, NotFiniteError, UnknownNameError
+from robot.state import Command, CommandError, RobotState, checked_target
+from robot.transmission import Parameters, TransmissionState
+from sim.bodies import Hull, as_quat
+from sim.transmission_kernel import TransmissionKernel
+from sim.world import Contacts, Push, Source, Start, Variation, World, WorldState, into_frame
+
+SKIN_FRICTION = 0.9  # rubber skin on smooth plastic; never above 1
+MAX_SPEED_RAD_S = 90.0  # Bullet clamps joints at 100; no drive here passes 30 unloaded
+MAX_SPEED_M_S = 50.0  # of a base or a body: more than anything here reaches by falling or by a kick
+MAX_SPIN_RAD_S = 1000.0  # a marble that rolls off a table at 5 m/s spins this fast
+_NONE = np.zeros(0)
+
+
+class DivergedError(FlexorError, RuntimeError):
+    """The simulation left the finite; the message says what, when, and the last finite state."""
+
+
+class VariationError(FlexorError, ValueError):
+    """A variation that cannot be: another shape, not above zero, or the size of a mesh."""
+
+
+class SimulatedRobot(ABC):
+    """A robot in an engine, with what is around it, as a `robot.backend.Backend`.
+
+    Args:
+        model: The robot; its base is bolted to the world or free as the model says.
+        control_hz: Commands per second.
+        substep_s: Physics step; the control period must be a whole number of them.
+        parameters: Transmission constants; those of the model when None.
+        world: What is there besides the robot; nothing when None.
+    """
+
+    def __init__(
+        self,
+        model: RobotModel,
+        *,
+        control_hz: float = 25.0,
+        substep_s: float = 0.005,
+        parameters: Parameters | None = None,
+        world: World | None = None,
+    ) -> None:
+        substeps = round(1.0 / (control_hz * substep_s))
+        if substeps < 1 or abs(substeps * control_hz * substep_s - 1.0) > 1e-9:
+            raise ValueError(f"control period {1.0 / control_hz} s must be a whole number of substeps of {substep_s} s")
+        self._model, self._control_hz = model, control_hz
+        self._substeps, self.substep_s = substeps, substep_s
+        self.world = world or World()
+        self._lower_rad, self._upper_rad = np.array(model.lower_rad), np.array(model.upper_rad)
+        self._home_base = (
+            np.array([0.0, 0.0, model.base_height_m]),
+            as_quat(rpy_matrix(model.base_rpy_rad)),
+            np.zeros(3),
+            np.zeros(3),
+        )
+        self.use(parameters or Parameters.of(model))
+        self._target_rad = np.array(model.home_rad)
+        self._last_finite_rad = np.array(model.home_rad)
+        self._variation, self._stale = Variation(), False
+        self._pushes: Sequence[Push] = ()
+        self._base = self._home_base  # position, quaternion, velocity, angular velocity, all in the world
+        self._steps = self._moment = 0
+        self._energy_before_j = 0.0
+        self._source = Source(contacts=self.contacts, links=self._links, moment=lambda: self._moment)
+
+    @property
+    def model(self) -> RobotModel:
+        return self._model
+
+    @property
+    def control_hz(self) -> float:
+        return self._control_hz
+
+    @property
+    def energy_j(self) -> float:
+        """Electrical energy that all motors took since the reset [J]."""
+        return float(self._drive["energy_j"][0])
+
+    @property
+    def tension_n(self) -> np.ndarray:
+        """Tension of every cable at its joint, flexor and extensor of each tendon in turn, shape (2 n_tendons,) [N]."""
+        return self._drive["tension_joint_n"].copy()
+
+    def use(self, parameters: Parameters) -> None:
+        """Exchange the transmission's constants; takes effect at the next reset."""
+        self.kernel = TransmissionKernel(parameters, self.substep_s)
+        self._drive = self.kernel.state_views
+
+    def vary(self, variation: Variation) -> None:
+        """Exchange masses, friction and sizes; takes effect at the next reset. Each call starts from the descriptions.
+
+        Raises:
+            VariationError: A shape that does not fit, a factor that is not > 0, or the size of a body with a mesh.
+        """
+        self._check(variation)
+        self._variation, self._stale = variation, True
+
+    def _check(self, variation: Variation) -> None:
+        links, bodies = len(self._model.links), len(self.world.bodies)
+        sizes = {"link_mass_factor": (links,), "robot_friction": (), "ground_friction": ()}
+        for item in fields(Variation):
+            value = getattr(variation, item.name)
+            if value is None:
+                continue
+            shape = sizes.get(item.name, (bodies,))
+            if np.shape(value) != shape:
+                raise VariationError(f"variation {item.name}: expected shape {shape}, got {np.shape(value)}")
+            value, least_allowed = np.asarray(value), item.name.endswith("friction")
+            if not (np.isfinite(value).all() and ((value >= 0.0) if least_allowed else (value > 0.0)).all()):
+                raise VariationError(f"variation {item.name}: must be {'>=' if least_allowed else '>'} 0, got {value}")
+        if variation.body_scale is not None:
+            for body, scale in zip(self.world.bodies, variation.body_scale):
+                if scale != 1.0 and any(isinstance(shape, Hull) for shape in body.shapes):
+                    raise VariationError(f"variation body_scale: body {body.name} is a mesh; make a body of that size")
+
+    def reset(self, state: RobotState | None, rng: np.random.Generator) -> RobotState:
+        """See `Backend.reset`: a posture, with everything else as described.
+
+        Raises:
+            CommandError, NotFiniteError: The posture has another shape, or is not finite.
+        """
+        return self.begin(Start(q_rad=self._model.home_rad if state is None else state.q_rad))
+
+    def begin(self, start: Start) -> RobotState:
+        """Put everything where an episode starts.
+
+        Raises:
+            CommandError, NotFiniteError: Something has another shape, or is not finite. Nothing has changed then.
+        """
+        names = self._model.joint_names
+        q = checked_target(Command(target_rad=start.q_rad), names)
+        qd = np.zeros_like(q) if start.qd_rad_s is None else checked_target(Command(target_rad=start.qd_rad_s), names)
+        target = q if start.target_rad is None else checked_target(Command(target_rad=start.target_rad), names)
+        given = (start.base_position_m, start.base_quat_xyzw, start.base_velocity_m_s, start.base_gyro_rad_s)
+        base = tuple(
+            default if value is None else _checked(what, value, default.shape)
+            for what, value, default in zip(
+                ("position_m", "quat_xyzw", "velocity_m_s", "gyro_rad_s"), given, self._home_base
+            )
+        )
+        poses = self.world.start_poses
+        if start.body_poses is not None:
+            poses = _checked("body_poses", start.body_poses, poses.shape)
+        if self._stale:
+            self._apply(self._variation)
+            self._stale = False
+        seed = self.world.ground.seed if start.ground_seed is None else start.ground_seed
+        self._place(q, qd, base, poses, seed)
+        self.kernel.reset(TransmissionState.at_rest(self.kernel.parameters, q))
+        self.kernel.q_rad[:], self.kernel.qd_rad_s[:] = q, qd
+        self._target_rad = self._in_range(target)
+        self._last_finite_rad = q.copy()
+        self._pushes = ()
+        self._steps = 0
+        self._moment += 1
+        self._energy_before_j = 0.0
+        self._read()
+        return self._sense()
+
+    def push(self, pushes: Sequence[Push]) -> None:
+        """What acts on the robot or on bodies throughout the next control step.
+
+        Raises:
+            UnknownNameError: No link or body of that name; the message lists the known ones.
+            NotFiniteError: A force is NaN or infinite.
+        """
+        known = [link.name for link in self._model.links] + [body.name for body in self.world.bodies]
+        for push in pushes:
+            if push.on not in known:
+                raise UnknownNameError("link or body to push", push.on, known)
+            numbers = np.concatenate([push.force_n, push.torque_nm, _NONE if push.at_m is None else push.at_m])
+            if not np.isfinite(numbers).all():
+                raise NotFiniteError(f"push on {push.on}", {str(i): float(x) for i, x in enumerate(numbers)})
+        self._pushes = tuple(pushes)
+
+    def step(self, command: Command) -> RobotState:
+        """See `Backend.step`.
+
+        Raises:
+            DivergedError: A joint passed the speed no drive can reach, the base or a body is faster than anything here gets, or not finite.
+        """
+        target = checked_target(command, self._model.joint_names)
+        self._target_rad = self._in_range(target)
+        kernel = self.kernel
+        kernel.target_rad[:] = kernel.parameters.spool_target(self._target_rad, kernel.q_rad)
+        self._energy_before_j = self.energy_j
+        self._advance(self._substeps)
+        self._pushes = ()
+        self._steps += 1
+        self._moment += 1
+        if not np.abs(kernel.qd_rad_s).max(initial=0.0) < MAX_SPEED_RAD_S:  # also NaN
+            raise self._joint_diverged()
+        self._read()
+        self._check_speeds()
+        self._last_finite_rad[:] = kernel.q_rad
+        return self._sense()
+
+    def world_state(self) -> WorldState:
+        """The truth as it stands. Its arrays are the caller's own."""
+        position, quat, velocity, gyro = self._base
+        return WorldState(
+            time_s=self._steps / self._control_hz,
+            base_position_m=position.copy(),
+            base_quat_xyzw=quat.copy(),
+            base_velocity_m_s=velocity.copy(),
+            base_gyro_rad_s=gyro.copy(),
+            body_pose=self._body_pose.copy(),
+            body_twist=self._body_twist.copy(),
+            tip_force_n=self._tips_n.copy(),
+            electrical_w=(self.energy_j - self._energy_before_j) * self._control_hz,
+            source=self._source,
+        )
+
+    def _read(self) -> None:
+        if self._model.floating:
+            self._base = self._read_base()
+        self._body_pose, self._body_twist = self._read_bodies()
+        self._tips_n = self._tip_forces()
+
+    def _check_speeds(self) -> None:
+        if self._model.floating and not (
+            np.abs(self._base[2]).max() < MAX_SPEED_M_S and np.abs(self._base[3]).max() < MAX_SPIN_RAD_S
+        ):
+            raise self._thing_diverged("its base", self._base[2], self._base[3])
+        if self.world.bodies:
+            twist = np.abs(self._body_twist)
+            if not (twist[:, :3].max() < MAX_SPEED_M_S and twist[:, 3:].max() < MAX_SPIN_RAD_S):
+                worst = int(np.argmax(np.nan_to_num(twist, nan=np.inf).max(axis=1)))
+                pair = self._body_twist[worst]
+                raise self._thing_diverged(f"body {self.world.bodies[worst].name}", pair[:3], pair[3:])
+
+    def _joint_diverged(self) -> DivergedError:
+        speed = np.nan_to_num(np.abs(self.kernel.qd_rad_s), nan=np.inf)
+        worst = int(np.argmax(speed))
+        return self._diverged(
+            f"joint {self._model.joint_names[worst]} at {self.kernel.qd_rad_s[worst]:.1f} rad/s, at most {MAX_SPEED_RAD_S:g} "
+            "is believed"
+        )
+
+    def _thing_diverged(self, what: str, velocity: np.ndarray, spin: np.ndarray) -> DivergedError:
+        return self._diverged(
+            f"{what} at {np.round(velocity, 1).tolist()} m/s and {np.round(spin, 1).tolist()} rad/s, at most "
+            f"{MAX_SPEED_M_S:g} m/s and {MAX_SPIN_RAD_S:g} rad/s are believed"
+        )
+
+    def _diverged(self, what: str) -> DivergedError:
+        before = dict(zip(self._model.joint_names, np.round(self._last_finite_rad, 3).tolist()))
+        return DivergedError(
+            f"simulation of {self._model.name} diverged at t = {self._steps / self._control_hz:.3f} s: {what}; joint angles "
+            f"one step before [rad]: {before}; do: reset, and ask for less or take a shorter substep"
+        )
+
+    def _in_range(self, q_rad: np.ndarray) -> np.ndarray:
+        return np.minimum(np.maximum(q_rad, self._lower_rad), self._upper_rad)  # np.clip costs four times as much
+
+    def _sense(self) -> RobotState:
+        kernel, drive = self.kernel, self._drive
+        floating = self._model.floating
+        return RobotState(
+            time_s=self._steps / self._control_hz,
+            q_rad=kernel.q_rad.copy(),
+            qd_rad_s=kernel.qd_rad_s.copy(),
+            target_rad=self._target_rad.copy(),
+            motor_rad=drive["spool_rad"].copy(),
+            motor_rad_s=drive["spool_rad_s"].copy(),
+            motor_current_a=drive["current_a"].copy(),
+            motor_temperature_c=drive["winding_c"].copy(),
+            tip_force_n=self._tips_n.copy(),
+            imu_gyro_rad_s=into_frame(self._base[1], self._base[3]) if floating else _NONE,
+            imu_quat_xyzw=self._base[1].copy() if floating else _NONE,
+        )
+
+    @abstractmethod
+    def _apply(self, variation: Variation) -> None:
+        """Give everything the masses, friction and sizes of a variation of the descriptions."""
+
+    @abstractmethod
+    def _place(
+        self,
+        q_rad: np.ndarray,
+        qd_rad_s: np.ndarray,
+        base: Sequence[np.ndarray],
+        body_poses: np.ndarray,
+        ground_seed: int,
+    ) -> None:
+        """Put the joints, the base (position, quaternion, velocity, angular velocity) and the bodies, at rest, where they start."""
+
+    @abstractmethod
+    def _advance(self, substeps: int) -> None:
+        """Step kernel and engine in turn under `self._pushes`; leave the joint state in the kernel."""
+
+    @abstractmethod
+    def _read_base(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Position, quaternion, velocity and angular velocity of a floating base's frame, in the world."""
+
+    @abstractmethod
+    def _read_bodies(self) -> tuple[np.ndarray, np.ndarray]:
+        """Poses (n, 7) and twists (n, 6) of the bodies' frames."""
+
+    @abstractmethod
+    def _tip_forces(self) -> np.ndarray:
+        """Normal force on each tip, shape (n_tips,) [N]."""
+
+    @abstractmethod
+    def contacts(self) -> Contacts:
+        """Where the robot is touched, also by itself."""
+
+    @abstractmethod
+    def _links(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rotations (n_links, 3, 3) and origins (n_links, 3) of the links' frames in the world."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the engine."""
+
+
+def _checked(what: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.array(value, dtype=np.float64)
+    if array.shape != shape:
+        raise CommandError(f"start {what} must have shape {shape}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise NotFiniteError(
+            f"start {what}", {str(i): float(x) for i, x in enumerate(array.reshape(-1)) if not np.isfinite(x)}
+        )
+    return array
