@@ -5,7 +5,6 @@ renamed over it, so a kill at any moment leaves a whole one.
 """
 
 import io
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from policies.networks import Actor, Critic
 from robot.contract import Contract
 from robot.errors import FlexorError
+from robot.files import replace_file
 
 CONTRACT_FILE, TRAINING_FILE, CHECKPOINT_FILE = "contract.json", "training.json", "checkpoint.npz"
 
@@ -54,26 +54,25 @@ class Checkpoint:
     hindsight_memory: np.ndarray | None = None
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Replace a file in one step: it is either the old one or the new one, also after a crash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def make_folder(run: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        CheckpointError: It cannot be made.
+    """
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot make {run}: {error.strerror}; do: another --out") from error
 
 
 def save(run: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint over the run's last one.
 
     Raises:
-        OSError: The disk is full or not writable; the last checkpoint is kept.
+        CheckpointError: The disk is full or not writable; the last checkpoint is kept.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    make_folder(run)
     arrays: dict[str, np.ndarray] = {"recorded_observations": checkpoint.recorded_observations}
     for prefix, module in (("actor", checkpoint.actor), ("critic", checkpoint.critic)):
         arrays |= {f"{prefix}/{name}": value.numpy() for name, value in module.state_dict().items()}
@@ -89,9 +88,16 @@ def save(run: Path, checkpoint: Checkpoint) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     training = {**checkpoint.training, "actor": checkpoint.actor.config, "critic": checkpoint.critic.config}
-    write_file(run / CONTRACT_FILE, checkpoint.contract.to_json().encode())
-    write_file(run / TRAINING_FILE, msgspec.json.format(msgspec.json.encode(training)))
-    write_file(run / CHECKPOINT_FILE, buffer.getvalue())
+    try:
+        # The large file first: where there is no room for it, the small ones still belong to the old one.
+        replace_file(run / CHECKPOINT_FILE, buffer.getvalue())
+        replace_file(run / TRAINING_FILE, msgspec.json.format(msgspec.json.encode(training)))
+        replace_file(run / CONTRACT_FILE, checkpoint.contract.to_json().encode())
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot save {run}: {error.strerror}; the last checkpoint there is kept.\n"
+            f"  do: make room ({len(buffer.getvalue()) / 1e6:.0f} MB are needed), then --resume"
+        ) from error
 
 
 def load(run: Path) -> Checkpoint:

@@ -2,7 +2,10 @@
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+
+MATMUL = "highest"
 
 
 def train(
@@ -13,9 +16,10 @@ def train(
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
-    envs: int = 32,
+    envs: int | None = None,
     workers: int = 2,
     resume: bool = False,
+    tensorboard: bool = True,
     from_packs: Path | None = None,
     init: Path | None = None,
     json: Path | None = None,
@@ -30,9 +34,10 @@ def train(
         minutes: Stop after this long.
         steps: Stop after this many control steps of the run. Without either, train until Ctrl-C.
         seed: Seed of everything drawn.
-        envs: Simulated robots.
+        envs: Simulated robots; as the task's settings say when left out.
         workers: Processes they are spread over.
         resume: Go on with the run in `out`, with its own settings.
+        tensorboard: Write event files into the run's folder, beside progress.csv.
         from_packs: Learn from the packs below this folder instead of from simulation; needs `init`.
         init: The run whose policy gathered the packs.
         json: Write the figures to this file.
@@ -43,31 +48,35 @@ def train(
     import torch
 
     from policies import checkpoint
-    from policies.train import TrainConfig, Trainer, TrainingError, config_of, monotonic
+    from policies.settings import settings_of
+    from policies.train import Trainer, TrainingError, config_of
     from robot.report import write_json
     from sim.tasks import find
 
     task = find(env)
     run = out or Path("runs") / f"{artifact_name(env)}-{seed}"
     torch.set_num_threads(1)  # a second one spins between updates and takes a core from the simulators
+    torch.set_float32_matmul_precision(MATMUL)
     if from_packs is not None or init is not None:
         from policies.fleet_learning import improve
 
         if from_packs is None or init is None:
             raise TrainingError("learning from packs needs both: --from-packs DIR and --init RUN")
-        results = improve(init, from_packs, run, env_id=task.env_id, minutes=minutes, seed=seed, report=print)
+        results = improve(init, from_packs, run, env_id=task.env_id, seed=seed, report=print)
     else:
         saved = checkpoint.load(run) if resume else None
         if saved is None and (run / checkpoint.CHECKPOINT_FILE).exists():
             raise TrainingError(f"{run} holds a run already; do: --resume to go on with it, or another --out")
-        config = TrainConfig(env_id=env, engine=engine, hand=hand, seed=seed, num_envs=envs, workers=workers)
+        config = settings_of(env, engine=engine, hand=hand, seed=seed, num_envs=envs, workers=workers)
         if saved is not None:
-            config = config_of(saved.training)
-        trainer = Trainer(run, config, resume_from=saved)
+            config = replace(config_of(saved.training), env_id=env)
+        trainer = Trainer(run, config, resume_from=saved, tensorboard=tensorboard)
         try:
-            seconds = None if minutes is None else 60.0 * minutes
             results = trainer.train(
-                seconds=seconds, steps=steps, report=lambda line: print(line_of(line), flush=True), clock=monotonic
+                seconds=None if minutes is None else 60.0 * minutes,
+                steps=steps,
+                report=lambda line: print(line.text(), flush=True),
+                clock=time.monotonic,
             )
         finally:
             trainer.close()
@@ -76,16 +85,6 @@ def train(
     )
     if json is not None:
         write_json(json, command="train", seed=seed, results=results)
-
-
-def line_of(line) -> str:
-    """One progress line of a training run."""
-    metrics = "  ".join(f"{name} {value:.2f}" for name, value in line.metrics.items())
-    left = f"  {line.left_s:.0f} s left" if line.left_s else ""
-    return (
-        f"{line.seconds:7.1f} s  {line.steps:>9,} steps  {line.rate_hz:6.0f} steps/s{left}  "
-        f"return {line.return_mean:.2f}  success {100.0 * line.success:.1f} %  {metrics}"
-    )
 
 
 def export(run: Path, name: str | None = None, version: str | None = None, out: Path = Path("models")) -> Path:

@@ -125,10 +125,9 @@ def batch_of(saved: Checkpoint, data: Sequences, groups: Groups, config: PPOConf
         low = high
     return Batch(
         observation=observation,
+        seen=observation,
         action=action,
         log_prob=each @ groups.actions,
-        mean=mean,
-        log_std=log_std.clone(),
         advantage=torch.from_numpy(advantage.astype(np.float32)),
         value_target=torch.from_numpy((advantage + value).astype(np.float32)),
     )
@@ -140,7 +139,6 @@ def improve(
     out: Path,
     *,
     env_id: str,
-    minutes: float | None,
     seed: int,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -150,7 +148,6 @@ def improve(
         init: The run whose policy acted.
         packs: Folder of packs.
         out: Where the new run goes.
-        minutes: Not needed for speed; kept as an upper bound between epochs.
         report: Takes one line per epoch.
 
     Returns:
@@ -159,7 +156,6 @@ def improve(
     Raises:
         FleetLearningError, CheckpointError, PackError: As their names say.
     """
-    del minutes
     saved = checkpoints.load(init)
     if saved.contract.env_id != env_id:
         raise FleetLearningError(f"{init} was trained for {saved.contract.env_id}, not {env_id}")

@@ -28,6 +28,7 @@ MEAN_GAIN = 0.01  # first actions near zero whatever is observed (Andrychowicz e
 STD_MIN = 0.01  # of an action of -1..1: below it log-probability ratios of PPO explode
 STD_MAX = 1.0  # above it more than 30 % of the actions are clipped and noise is nearly bang-bang
 LOG_STD_MIN, LOG_STD_MAX = log(STD_MIN), log(STD_MAX)
+VALUE_STD_MIN = 1e-3  # of a critic's values: rewards that never differ must not be blown up to noise
 LOG_SQRT_2PI = 0.5 * log(2.0 * pi)
 
 
@@ -120,6 +121,7 @@ class Actor(nn.Module):
         initial_std: Standard deviation of the actions at the start, STD_MIN..STD_MAX.
         squash: "tanh" bounds the mean to -1..1.
         layer_norm: LayerNorm before each activation.
+        memory: Width of a GRU cell behind the hidden layers, 0 for none. Its state is explicit: whoever acts carries it.
 
     Raises:
         UnknownNameError: Unknown activation or squash.
@@ -137,6 +139,7 @@ class Actor(nn.Module):
         initial_std: float = 0.5,
         squash: Squash = "none",
         layer_norm: bool = False,
+        memory: int = 0,
     ) -> None:
         super().__init__()
         if squash not in SQUASHES:
@@ -152,11 +155,16 @@ class Actor(nn.Module):
             "initial_std": initial_std,
             "squash": squash,
             "layer_norm": layer_norm,
+            "memory": memory,
         }
         self.observation_size, self.action_size, self.squash = observation_size, action_size, squash
+        self.memory_size = memory
         self.inputs = Inputs(observation_size, low, high)
         self.body = mlp((observation_size, *hidden), activation, layer_norm)
-        self.head = linear(hidden[-1] if hidden else observation_size, action_size, MEAN_GAIN)
+        width = hidden[-1] if hidden else observation_size
+        if memory:
+            self.body.append(nn.GRUCell(width, memory))
+        self.head = linear(memory or width, action_size, MEAN_GAIN)
         self.log_std = nn.Parameter(torch.full((action_size,), log(initial_std)))
 
     @staticmethod
@@ -174,11 +182,42 @@ class Actor(nn.Module):
         self.inputs.update(observation)
 
     def mean(self, observation: Tensor) -> Tensor:
-        """The deterministic action, shape (..., action_size)."""
-        mean = self.head(self.body(self.inputs(observation)))
-        return torch.tanh(mean) if self.squash == "tanh" else mean
+        """The deterministic action, shape (..., action_size); with a memory, that of an episode's first step."""
+        return self._mean(self.body(self.inputs(observation)))
 
     forward = mean
+
+    def _mean(self, features: Tensor) -> Tensor:
+        mean = self.head(features)
+        return torch.tanh(mean) if self.squash == "tanh" else mean
+
+    def initial_memory(self, n: int) -> Tensor:
+        """The state at an episode's start: zeros, shape (n, memory_size)."""
+        return torch.zeros(n, self.memory_size)
+
+    def step(self, observation: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """The deterministic actions, shape (n, action_size), and the states that follow, shape (n, memory_size)."""
+        if not self.memory_size:
+            return self.mean(observation), memory
+        memory = self.body[-1](self.body[:-1](self.inputs(observation)), memory)
+        return self._mean(memory), memory
+
+    def unroll(self, observation: Tensor, memory: Tensor, fresh: Tensor) -> Tensor:
+        """Deterministic actions over a stretch of time, shape (t, n, action_size).
+
+        Args:
+            observation: shape (t, n, observation_size).
+            memory: State before the first step, shape (n, memory_size).
+            fresh: Where an episode begins and the state is zero, shape (t, n), bool.
+        """
+        if not self.memory_size:
+            return self.mean(observation)
+        features, cell, states = self.body[:-1](self.inputs(observation)), self.body[-1], []
+        kept = (~fresh).float().unsqueeze(-1)
+        for t in range(observation.shape[0]):
+            memory = cell(features[t], memory * kept[t])
+            states.append(memory)
+        return self._mean(torch.stack(states))
 
     @property
     def bounded_log_std(self) -> Tensor:
@@ -215,7 +254,14 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """State values: clip, normalise, MLP, one number per credit group. May be given more than the actor sees; its ranges are its own."""
+    """State values: clip, normalise, MLP, one number per credit group. May be given more than the actor sees; its ranges are its own.
+
+    What the network itself gives has zero mean and unit variance over the values it was shown, whatever the rewards' scale; `rescale`
+    keeps the values as they are while that scale follows (van Hasselt et al. 2016, PopArt).
+    """
+
+    value_mean: Tensor
+    value_std: Tensor
 
     def __init__(
         self,
@@ -239,6 +285,8 @@ class Critic(nn.Module):
         self.inputs = Inputs(observation_size, low, high)
         self.body = mlp((observation_size, *hidden), activation, layer_norm)
         self.head = linear(hidden[-1] if hidden else observation_size, outputs, 1.0)
+        self.register_buffer("value_mean", torch.zeros(outputs))
+        self.register_buffer("value_std", torch.ones(outputs))
 
     @property
     def normalizer(self) -> Normalizer:
@@ -248,9 +296,21 @@ class Critic(nn.Module):
         """Take observations of shape (n, observation_size) into the normaliser's statistics."""
         self.inputs.update(observation)
 
+    @torch.no_grad()
+    def rescale(self, values: Tensor, rate: float) -> None:
+        """Move the scale towards that of some values, shape (n, outputs), by `rate` 0..1; what `forward` gives stays the same."""
+        mean = self.value_mean + rate * (values.mean(dim=0) - self.value_mean)
+        square = self.value_std.square() + self.value_mean.square()
+        square = square + rate * (values.square().mean(dim=0) - square)
+        std = (square - mean.square()).clamp(min=VALUE_STD_MIN**2).sqrt()
+        self.head.weight.mul_((self.value_std / std)[:, None])
+        self.head.bias.copy_((self.value_std * self.head.bias + self.value_mean - mean) / std)
+        self.value_mean.copy_(mean)
+        self.value_std.copy_(std)
+
     def forward(self, observation: Tensor) -> Tensor:
         """Values, shape (..., outputs)."""
-        return self.head(self.body(self.inputs(observation)))
+        return self.value_mean + self.value_std * self.head(self.body(self.inputs(observation)))
 
 
 class QCritic(nn.Module):

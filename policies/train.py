@@ -1,90 +1,91 @@
-"""The training loop: collect, learn, write down, save; stops at a time or a step count, on Ctrl-C, or when it diverges.
+"""The training loop: simulate, learn, write down, save; stops at a time or a step count, on Ctrl-C, or when it diverges.
 
 Iterations come in chapters. A chapter begins with all environments reset from seeds that follow from the run's seed and the chapter's
-number, and ends with a checkpoint. A run that is resumed from a checkpoint therefore goes on exactly as it would have.
+number, and ends with a checkpoint. A run that goes on from a checkpoint therefore goes on exactly as it would have: which policy
+acted in which step depends on nothing but the numbers, also when simulation and learning overlap.
 """
 
-import csv
-import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
+from math import ceil
 from pathlib import Path
-from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
 
 from policies import checkpoint as checkpoints
+from policies.arrays import Arrays
 from policies.checkpoint import Checkpoint
-from policies.collect import Collector, Groups
-from policies.hindsight import Hindsight, HindsightConfig, applies
+from policies.collect import Groups, batch_of
+from policies.curve import Curve, Progress
+from policies.hindsight import Hindsight, applies
+from policies.interrupt import interruptible
+from policies.mirror import mirror_of
 from policies.networks import Actor, Critic
-from policies.ppo import PPO, PPOConfig
+from policies.ppo import PPO
+from policies.rollout import EnvFacts, Trajectory
+from policies.sampler import LocalSampler, Place, Sampler, places
+from policies.settings import TrainConfig, config_from
+from policies.tally import Tally
+from robot.description import load
 from robot.errors import FlexorError
 from robot.report import version
-from sim.vec import WorkerVectorEnv, make_vec
 
-CHAPTER_ITERATIONS = 10  # 10 x 32 steps x 32 environments: a line and a checkpoint about every 10 s on two cores
+REPORT_S = 10.0  # a line about this often
 KEPT_OBSERVATIONS = 256  # travel with the checkpoint, for the export's parity gate
+LOSSES = ("policy_loss", "value_loss", "kl", "hindsight_loss", "learning_rate", "action_std", "restarts")
+
+MakeSampler = Callable[[tuple[Place, ...]], Sampler]
 
 
 class TrainingError(FlexorError, RuntimeError):
     """Training cannot go on; the last good checkpoint is kept."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """What a run is. Saved with it; a resumed run uses the saved one. Hindsight is used where the contract allows it."""
-
-    env_id: str
-    engine: str = "mujoco"
-    hand: str | None = None
-    seed: int = 0
-    num_envs: int = 32
-    workers: int = 2
-    hidden: tuple[int, ...] = (256, 128)
-    activation: str = "elu"
-    initial_std: float = 0.5
-    ppo: PPOConfig = field(default_factory=PPOConfig)
-    hindsight: HindsightConfig = field(default_factory=HindsightConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """One line of the log; figures over the episodes that ended since the last."""
-
-    seconds: float
-    steps: int
-    rate_hz: float
-    left_s: float
-    return_mean: float
-    success: float
-    metrics: dict[str, float]
-    losses: dict[str, float]
-
-
 class Trainer:
-    """One run: its environments, networks and place on disk."""
+    """One run: its simulation workers, networks and place on disk.
 
-    def __init__(self, run: Path, config: TrainConfig, resume_from: Checkpoint | None = None) -> None:
+    Args:
+        run: Its folder.
+        config: What it is.
+        resume_from: Where it goes on.
+        make_sampler: Where workers live: processes of this machine, or `RaySampler`'s actors.
+        tensorboard: Write TensorBoard's event files, too.
+        settings: Keyword arguments of `gymnasium.make` beyond engine and hand, one set for each environment.
+
+    Raises:
+        TrainingError: The checkpoint is of another environment or contract.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        config: TrainConfig,
+        resume_from: Checkpoint | None = None,
+        *,
+        make_sampler: MakeSampler = LocalSampler,
+        tensorboard: bool = False,
+        settings: tuple[dict[str, Any], ...] | None = None,
+    ) -> None:
         self.run, self.config = run, config
-        self.envs: WorkerVectorEnv = make_vec(
-            config.env_id, config.num_envs, config.workers, engine=config.engine, hand=config.hand
-        )
-        self.contract = self.envs.contract
-        self.groups = Groups.of(self.envs.credit, self.contract.action.joints, self.envs.reward_names)
+        base = {"engine": config.engine, "hand": config.hand}
+        self.facts = EnvFacts.of(config.env_id, base)
+        self.contract = self.facts.contract
+        if resume_from is not None:
+            check_same_task(run, resume_from, self.facts)
+        self.groups = Groups.of(self.facts.credit, self.contract.action.joints, self.facts.reward_names)
         torch.manual_seed(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._chapter, self._steps, self._seconds = 0, 0, 0.0
-        if resume_from is None:
-            actor, critic = networks(config, self.contract, self.groups)
-        else:
-            actor, critic = resume_from.actor, resume_from.critic
-        self.learner = PPO(actor, critic, config.ppo, self.groups.actions)
+        actor, critic = (
+            networks(config, self.facts, self.groups)
+            if resume_from is None
+            else (resume_from.actor, resume_from.critic)
+        )
+        mirror = mirror_of(self.contract, load(self.contract.robot), self.facts.privileged_names)
+        self.learner = PPO(actor, critic, config.ppo, self.groups.actions, mirror if config.mirror else None)
         self.hindsight = (
             Hindsight(actor, self.contract, config.hindsight, stride=config.num_envs)
             if config.hindsight.steps and applies(self.contract)
@@ -92,14 +93,20 @@ class Trainer:
         )
         if resume_from is not None:
             self._restore(resume_from)
-        self.collector = Collector(self.envs, self.groups, config.ppo)
+        each = settings or ({},) * config.num_envs
+        self.sampler = make_sampler(
+            places(config.env_id, [{**base, **changes} for changes in each], config.workers, actor.config)
+        )
+        self._tensorboard = tensorboard
         self._recorded = np.zeros((0, self.contract.observation_size), np.float32)
 
+    @property
+    def chapter_iterations(self) -> int:
+        """Iterations between two fresh starts: two episodes at least, so that the ends of long ones are seen, too."""
+        steps = max(self.config.chapter_s / self.facts.dt_s, 2 * self.facts.max_steps)
+        return ceil(steps / self.config.ppo.horizon)
+
     def _restore(self, saved: Checkpoint) -> None:
-        if saved.contract != self.contract:
-            raise TrainingError(
-                f"{self.run} was trained under another contract of {self.config.env_id}; start a new run"
-            )
         checkpoints.restore_optimizer(self.learner.optimizer, saved.optimizer)
         if self.hindsight is not None:
             checkpoints.restore_optimizer(self.hindsight.optimizer, saved.hindsight_optimizer)
@@ -108,8 +115,7 @@ class Trainer:
         self._chapter, self._steps = int(saved.counters["chapter"]), int(saved.counters["steps"])
         self._seconds = saved.counters["seconds"]
         self.learner.learning_rate = saved.counters["learning_rate"]
-        for group in self.learner.optimizer.param_groups:
-            group["lr"] = self.learner.learning_rate
+        self.learner.apply_rate()
 
     def train(
         self,
@@ -121,82 +127,105 @@ class Trainer:
     ) -> dict[str, Any]:
         """Train until `seconds` of this call or `steps` of the run are used up, or Ctrl-C.
 
+        Args:
+            report: Takes a line about every `REPORT_S`.
+            clock: Seconds, for limits, rates and reports.
+
         Returns:
             The figures of the last line, and whether it was interrupted.
 
         Raises:
-            TrainingError: A loss is not finite. The last checkpoint is from before that.
+            TrainingError: A loss is not finite or a value exploded; the last checkpoint is from before that.
+            CheckpointError: The disk is full; the last checkpoint is kept.
         """
-        start, first_steps, last = clock(), self._steps, None
-        self.run.mkdir(parents=True, exist_ok=True)
-        with _interruptible() as interrupted, open(self.run / "progress.csv", "a", newline="") as file:
-            while not interrupted() and not _done(seconds, steps, clock() - start, self._steps):
-                last = self._chapter_of(start, first_steps, seconds, steps, clock, interrupted, report, file) or last
-                self._save(self._seconds + clock() - start)
-            stopped = interrupted()
-        self._seconds += clock() - start
+        checkpoints.make_folder(self.run)
+        curve = Curve(self.run, (*self.facts.metric_names, *LOSSES), self._steps, tensorboard=self._tensorboard)
+        tally = Tally(self.facts, clock, self._steps, self._seconds, seconds, steps)
+        last: Progress | None = None
+
+        def say(losses: dict[str, float]) -> None:
+            nonlocal last
+            last = tally.line(self._steps, losses)
+            curve.write(last)
+            report(last)
+
+        try:
+            with interruptible() as interrupted:
+
+                def over() -> bool:
+                    return interrupted() or tally.over(self._steps)
+
+                losses: dict[str, float] = {}
+                while not over():
+                    losses = self._chapter_of(over, tally, say)
+                    self._save(self._seconds + tally.used_s)
+                if losses and (last is None or last.steps != self._steps):
+                    say(losses)
+                stopped = interrupted()
+        finally:
+            curve.close()
+        self._seconds += tally.used_s
         return {
+            **(asdict(last) if last else {}),
             "interrupted": stopped,
             "steps": self._steps,
             "seconds": self._seconds,
-            **(asdict(last) if last else {}),
+            "restarts": self.sampler.restarts,
         }
 
     def _chapter_of(
-        self,
-        start: float,
-        first_steps: int,
-        seconds: float | None,
-        steps: int | None,
-        clock: Callable[[], float],
-        interrupted: Callable[[], bool],
-        report: Callable[[Progress], None],
-        file: TextIO,
-    ) -> Progress | None:
-        self.collector.reset(seed=_chapter_seed(self.config.seed, self._chapter))
-        returns, successes, metrics, losses = [], [], [], {}
-        for _ in range(CHAPTER_ITERATIONS):
-            batch, outcome = self.collector.collect(self.learner.actor, self.learner.critic, self._generator)
-            try:
-                losses = self.learner.update(batch, self._generator)
-                if self.hindsight is not None:
-                    self.hindsight.remember(batch.observation)
-                    losses["hindsight_loss"] = self.hindsight.learn(self._generator)
-            except FloatingPointError as error:
-                raise TrainingError(
-                    f"training diverged after {self._steps} steps: {error}; {self.run} keeps the last good checkpoint"
-                ) from error
-            self.learner.actor.update_normalizer(batch.observation)
-            self.learner.critic.update_normalizer(batch.observation)
-            self._steps += batch.observation.shape[0]
-            returns += outcome.returns
-            successes += outcome.successes
-            metrics += outcome.metrics
-            self._recorded = batch.observation[:: max(1, len(batch.observation) // KEPT_OBSERVATIONS)][
-                :KEPT_OBSERVATIONS
-            ].numpy()
-            if interrupted() or _done(seconds, steps, clock() - start, self._steps):
+        self, over: Callable[[], bool], tally: Tally, say: Callable[[dict[str, float]], None]
+    ) -> dict[str, float]:
+        """One chapter; the learner's figures of its last iteration."""
+        iterations, horizon = self.chapter_iterations, self.config.ppo.horizon
+        self.sampler.reset(_chapter_seed(self.config.seed, self._chapter))
+        losses: dict[str, float] = {}
+        for iteration in range(iterations):
+            if not self.sampler.pending:
+                self.sampler.ask(self.weights(), horizon)
+            path = self.sampler.take()
+            if self.config.overlap and iteration + 1 < iterations and not over():
+                self.sampler.ask(self.weights(), horizon)  # simulated while this process learns
+            losses = self._learn(path)
+            self._steps += path.steps
+            tally.add(path)
+            if tally.due(REPORT_S):
+                say(losses)
+            if over():
                 break
+        if self.sampler.pending:
+            self.sampler.take()
         self._chapter += 1
-        if not returns:
-            return None
-        used = clock() - start
-        rate = (self._steps - first_steps) / used
-        lefts = [] if seconds is None else [seconds - used]
-        lefts += [] if steps is None else [(steps - self._steps) / rate]
-        line = Progress(
-            seconds=self._seconds + used,
-            steps=self._steps,
-            rate_hz=rate,
-            left_s=max(0.0, min(lefts, default=0.0)),
-            return_mean=float(np.mean(returns)),
-            success=float(np.mean(successes)),
-            metrics=dict(zip(self.envs.metric_names, np.mean(metrics, axis=0).tolist())),
-            losses=losses,
-        )
-        _write_row(file, line, self.learner)
-        report(line)
-        return line
+        return losses
+
+    def _learn(self, path: Trajectory) -> dict[str, float]:
+        learner, config = self.learner, self.config.ppo
+        try:
+            batch = batch_of(path, learner.critic, self.groups, gamma=config.gamma, lam=config.lam)
+            losses = learner.update(batch, self._generator)
+            if self.hindsight is not None:
+                self.hindsight.remember(batch.observation)
+                losses["hindsight_loss"] = self.hindsight.learn(self._generator)
+            learner.actor.update_normalizer(batch.observation)
+            learner.critic.update_normalizer(batch.seen)
+        except (FloatingPointError, ValueError) as error:
+            raise TrainingError(
+                f"training diverged after {self._steps} steps: {error}; {self.run} keeps the last good checkpoint.\n"
+                f"  do: --resume with another --seed, or a smaller learning rate in policies/settings.py"
+            ) from error
+        self._recorded = batch.observation[:: max(1, len(batch.observation) // KEPT_OBSERVATIONS)][
+            :KEPT_OBSERVATIONS
+        ].numpy()
+        return {
+            **losses,
+            "learning_rate": learner.learning_rate,
+            "action_std": float(learner.actor.std.detach().mean()),
+            "restarts": float(self.sampler.restarts),
+        }
+
+    def weights(self) -> Arrays:
+        """What a worker needs to act."""
+        return {name: value.numpy() for name, value in self.learner.actor.state_dict().items()}
 
     def _save(self, seconds: float) -> None:
         checkpoints.save(
@@ -221,20 +250,45 @@ class Trainer:
         )
 
     def close(self) -> None:
-        self.envs.close()
+        self.sampler.close()
 
 
-def networks(config: TrainConfig, contract, groups: Groups) -> tuple[Actor, Critic]:
-    """Fresh networks for a contract."""
+def check_same_task(run: Path, saved: Checkpoint, facts: EnvFacts) -> None:
+    """Refuse to go on with a checkpoint of something else.
+
+    Raises:
+        TrainingError: Another environment, or another contract of the same one.
+    """
+    if saved.contract.env_id != facts.contract.env_id:
+        raise TrainingError(
+            f"{run} was trained for {saved.contract.env_id}, not {facts.contract.env_id}; do: another --out"
+        )
+    if saved.contract != facts.contract:
+        raise TrainingError(f"{run} was trained under another contract of {facts.contract.env_id}; start a new run")
+    width = facts.contract.observation_size + len(facts.privileged_names)
+    if saved.critic.config["observation_size"] != width:
+        raise TrainingError(
+            f"{run} has a critic of {saved.critic.config['observation_size']} inputs, {facts.contract.env_id} now gives it "
+            f"{width}; start a new run"
+        )
+
+
+def networks(config: TrainConfig, facts: EnvFacts, groups: Groups) -> tuple[Actor, Critic]:
+    """Fresh networks for an environment."""
+    contract, n = facts.contract, len(facts.privileged_names)
     actor = Actor.for_contract(
-        contract, hidden=config.hidden, activation=config.activation, initial_std=config.initial_std
-    )
-    critic = Critic(
-        contract.observation_size,
+        contract,
         hidden=config.hidden,
         activation=config.activation,
-        low=contract.observation_low,
-        high=contract.observation_high,
+        initial_std=config.initial_std,
+        memory=config.memory,
+    )
+    critic = Critic(
+        contract.observation_size + n,
+        hidden=config.hidden,
+        activation=config.activation,
+        low=np.concatenate([contract.observation_low, np.full(n, -np.inf)]),
+        high=np.concatenate([contract.observation_high, np.full(n, np.inf)]),
         outputs=groups.rewards.shape[1],
     )
     return actor, critic
@@ -263,10 +317,7 @@ def config_of(training: dict[str, Any]) -> TrainConfig:
         TrainingError: The record holds none, as that of a policy learned from packs.
     """
     try:
-        fields = dict(training["config"])
-        fields["hidden"] = tuple(fields["hidden"])
-        fields["ppo"], fields["hindsight"] = PPOConfig(**fields["ppo"]), HindsightConfig(**fields["hindsight"])
-        return TrainConfig(**fields)
+        return config_from(training["config"])
     except (KeyError, TypeError) as error:
         raise TrainingError(f"the run's record has no usable settings ({error!r}); start a new run") from error
 
@@ -289,47 +340,3 @@ def git_commit() -> str:
 
 def _chapter_seed(seed: int, chapter: int) -> int:
     return int(np.random.SeedSequence([seed, chapter]).generate_state(1)[0]) % 2**31
-
-
-def _done(seconds: float | None, steps: int | None, used_s: float, used_steps: int) -> bool:
-    return (seconds is not None and used_s >= seconds) or (steps is not None and used_steps >= steps)
-
-
-def _write_row(file: TextIO, line: Progress, learner: PPO) -> None:
-    row = {
-        "time_s": round(line.seconds, 2),
-        "steps": line.steps,
-        "rate_hz": round(line.rate_hz, 1),
-        "return_mean": line.return_mean,
-        "success": line.success,
-        **line.metrics,
-        **line.losses,
-        "learning_rate": learner.learning_rate,
-        "action_std": float(learner.actor.std.detach().mean()),
-    }
-    writer = csv.DictWriter(file, fieldnames=list(row))
-    if file.tell() == 0:
-        writer.writeheader()
-    writer.writerow(row)
-    file.flush()
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM inside the block end the iteration under way instead of the process."""
-    caught: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-
-    saved = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in saved.items():
-            signal.signal(number, handler)
-
-
-def monotonic() -> float:
-    """The clock of a training run [s]."""
-    return time.monotonic()

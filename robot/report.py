@@ -3,12 +3,13 @@
 import json
 import os
 import platform
-import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from robot.files import replace_file
 
 
 def version() -> str:
@@ -69,14 +70,4 @@ def write_json(path: Path | str, *, command: str, seed: int | None, results: dic
     record = {"command": command, "version": version(), "machine": machine(), "seed": seed, "results": results}
     text = json.dumps(record, indent=2, default=_plain, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).chmod(0o644)
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    replace_file(path, text.encode())

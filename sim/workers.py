@@ -134,7 +134,7 @@ class Workers:
         # Blocked, and the child inherits it: a Ctrl-C while it starts would end it with a traceback.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with _one_thread():
+            with one_thread():
                 process.start()
             self._processes.append(process)
         finally:
@@ -188,7 +188,7 @@ class Workers:
         self.block.close(unlink=True)
 
 
-class _one_thread:
+class one_thread:
     """Children started inside see thread pools of one: a simulation worker uses one core."""
 
     NAMES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")

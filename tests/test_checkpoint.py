@@ -85,8 +85,8 @@ def test_a_full_disk_while_saving_keeps_the_last_checkpoint(tmp_path, monkeypatc
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("robot.files.os.fsync", full)
+    with pytest.raises(CheckpointError, match=r"No space left on device; the last checkpoint there is kept"):
         checkpoints.save(tmp_path, saved)
     assert (tmp_path / checkpoints.CHECKPOINT_FILE).read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.npz", "contract.json", "training.json"]

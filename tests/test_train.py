@@ -4,15 +4,18 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 from policies import checkpoint as checkpoints
 from policies import train as training
+from policies.curve import Curve, Progress, read_curve
 from policies.fleet_learning import FleetLearningError, improve
 from policies.ppo import PPOConfig
-from policies.train import TrainConfig, Trainer, config_of
+from policies.settings import TrainConfig
+from policies.train import Trainer, config_of
 from robot.experience import Chunk, ChunkHeader
 from robot.packs import write_pack
 
@@ -25,7 +28,7 @@ CHAPTER_STEPS = 2 * 4 * 2  # environments x horizon x iterations
 
 @pytest.fixture(autouse=True)
 def short_chapters(monkeypatch):
-    monkeypatch.setattr(training, "CHAPTER_ITERATIONS", 2)
+    monkeypatch.setattr(Trainer, "chapter_iterations", 2)
 
 
 def run(folder: Path, steps: int, resume: bool = False) -> dict:
@@ -44,7 +47,7 @@ def _tick() -> float:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHAPTER_ITERATIONS", 2)
+        patch.setattr(Trainer, "chapter_iterations", 2)
         folder = tmp_path_factory.mktemp("whole")
         run(folder, steps=3 * CHAPTER_STEPS)
     return folder
@@ -92,7 +95,7 @@ def chunk_of(saved: checkpoints.Checkpoint, seed: int, *, shift: float = 0.0, no
 
 
 def learn(whole: Path, packs: Path, out: Path) -> dict:
-    return improve(whole, packs, out, env_id="flexor/HandReach-v0", minutes=None, seed=0, report=lambda line: None)
+    return improve(whole, packs, out, env_id="flexor/HandReach-v0", seed=0, report=lambda line: None)
 
 
 def test_a_policy_learned_from_packs_is_a_run_that_can_be_exported_and_counts_its_steps(whole, tmp_path):
@@ -140,6 +143,38 @@ def test_a_diverged_loss_keeps_the_last_good_checkpoint(whole, tmp_path, monkeyp
     finally:
         trainer.close()
     assert (tmp_path / checkpoints.CHECKPOINT_FILE).read_bytes() == good
+
+
+def test_a_checkpoint_of_another_environment_is_refused(whole, tmp_path):
+    saved = checkpoints.load(whole)
+    other = replace(saved, contract=msgspec.structs.replace(saved.contract, env_id="flexor/Other-v0"))
+    with pytest.raises(training.TrainingError, match="was trained for flexor/Other-v0, not flexor/HandReach-v0"):
+        Trainer(tmp_path, CONFIG, resume_from=other)
+
+
+def test_overlapping_changes_when_things_are_done_and_not_how_many(tmp_path):
+    trainer = Trainer(tmp_path, replace(CONFIG, overlap=False))
+    try:
+        done = trainer.train(seconds=None, steps=2 * CHAPTER_STEPS, report=lambda line: None, clock=_tick)
+    finally:
+        trainer.close()
+    assert done["steps"] == 2 * CHAPTER_STEPS
+
+
+def test_lines_of_a_stretch_that_is_gone_through_again_are_taken_out(tmp_path):
+    line = Progress(
+        seconds=1, steps=10, rate_hz=1, left_s=0, episodes=0, return_mean=None, success=None, length_s=None, reward_hz=1
+    )
+    first = Curve(tmp_path, ("kl",), 0, tensorboard=True)
+    for steps in (10, 20, 30):
+        first.write(replace(line, steps=steps, losses={"kl": 0.5}))
+    first.close()
+    Curve(tmp_path, ("kl",), 20, tensorboard=False).close()
+    assert [(row["steps"], row["kl"], row["success"]) for row in read_curve(tmp_path)] == [
+        ("10", "0.5", ""),
+        ("20", "0.5", ""),
+    ]
+    assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
 def test_a_run_of_packs_cannot_be_resumed_as_a_simulation_run():

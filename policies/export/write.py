@@ -17,6 +17,7 @@ from policies.networks import Actor
 from robot.artifacts import CARD_FILE, GOLDEN_FILE, NAME, POLICY_FILE, version_number
 from robot.contract import Contract
 from robot.description import RobotModel, load
+from robot.files import replace_file
 
 SEED = 0  # of the random and extreme observations: an export is repeatable
 MIN_RECORDED = 16  # fewer observations, or all alike, would let a broken graph look right
@@ -89,13 +90,7 @@ def write_card(folder: Path, results: Mapping[str, Mapping[str, Any]], machine: 
     _, _, rest = old.partition("## Checked at export\n\n")
     parity = rest.partition("\n\n")[0] or "Not recorded."
     text = card.render(PolicyFile.load(folder), f"{folder.parent.name}/{folder.name}", parity, results, machine)
-    handle, temporary = tempfile.mkstemp(prefix=".card-", dir=folder)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    replace_file(path, text.encode())
 
 
 def _checked_observations(recorded: np.ndarray, contract: Contract) -> np.ndarray:

@@ -1,0 +1,111 @@
+"""What a training run is, and the settings each task is trained with: one row per task, found by measuring (docs/learning.md)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from policies.hindsight import HindsightConfig
+from policies.ppo import PPOConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What a run is. Saved with it; a resumed run uses the saved one. Hindsight is used where the contract allows it.
+
+    Attributes:
+        env_id, engine, hand: The environment.
+        seed: Of everything drawn.
+        num_envs, workers: Simulated robots, and the processes they are spread over.
+        hidden, activation: Of actor and critic.
+        memory: Width of the actor's GRU cell, 0 for none.
+        initial_std: Of the actions, at the start.
+        chapter_s: Simulated time until all environments start anew and a checkpoint is written, at least two episodes.
+        overlap: Simulate with the last policy while learning; without it they take turns.
+        mirror: Learn from mirror images too, where the robot has them.
+        ppo, hindsight: Settings of the learners.
+    """
+
+    env_id: str
+    engine: str = "mujoco"
+    hand: str | None = None
+    seed: int = 0
+    num_envs: int = 32
+    workers: int = 2
+    hidden: tuple[int, ...] = (256, 128)
+    activation: str = "elu"
+    memory: int = 0
+    initial_std: float = 0.5
+    chapter_s: float = 12.8
+    overlap: bool = True
+    mirror: bool = True
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    hindsight: HindsightConfig = field(default_factory=HindsightConfig)
+
+
+# A body falls within a second at first: small noise, a long view, and a step small enough not to forget how to stand.
+# Numbers of the walking recipe; the rate may rise and fall by itself.
+WALKING = {
+    "num_envs": 24,
+    "initial_std": 0.3,
+    "chapter_s": 40.0,
+    "ppo": PPOConfig(
+        horizon=64,
+        minibatch=384,
+        gamma=0.985,
+        lam=0.95,
+        learning_rate=3e-4,
+        min_rate=1e-4,
+        max_rate=1e-3,
+        target_kl=0.015,
+    ),
+}
+# Objects in the hand: relative targets at 20 Hz, drops end the episode.
+IN_HAND = {
+    "num_envs": 32,
+    "chapter_s": 40.0,
+    "ppo": PPOConfig(
+        horizon=32,
+        minibatch=512,
+        gamma=0.98,
+        lam=0.95,
+        learning_rate=5e-4,
+        min_rate=1e-4,
+        max_rate=1e-3,
+        target_kl=0.02,
+    ),
+}
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "flexor/HandReach-v0": {},
+    "flexor/HandGrasp-v0": IN_HAND,
+    "flexor/HandRotateCube-v0": IN_HAND,
+    "flexor/HandReorientCube-v0": IN_HAND,
+    "flexor/HandTrace-v0": {"ppo": PPOConfig(gamma=0.97, lam=0.95, target_kl=0.03)},
+    "flexor/HandInsert-v0": IN_HAND,
+    "flexor/BodyStand-v0": WALKING,
+    "flexor/BodyWalk-v0": WALKING,
+    "flexor/BodyCarry-v0": WALKING,
+    "flexor/BodyPush-v0": WALKING,
+}
+
+
+def settings_of(env_id: str, **changes: Any) -> TrainConfig:
+    """The settings a task is trained with; those of no row are `TrainConfig`'s.
+
+    Args:
+        changes: Fields that differ; None leaves one as it is.
+    """
+    kept = {name: value for name, value in changes.items() if value is not None}
+    return replace(TrainConfig(env_id=env_id, **SETTINGS.get(env_id, {})), **kept)
+
+
+def config_from(fields: Mapping[str, Any]) -> TrainConfig:
+    """Settings from their JSON.
+
+    Raises:
+        KeyError, TypeError: A field is missing or unknown.
+    """
+    made = dict(fields)
+    made["hidden"] = tuple(made["hidden"])
+    made["ppo"], made["hindsight"] = PPOConfig(**made["ppo"]), HindsightConfig(**made["hindsight"])
+    return TrainConfig(**made)
