@@ -20,6 +20,7 @@ def shape(model_name: str) -> dict[str, Any]:
         "base": model.base_link,
         "base_turn": _matrix(model.base_rpy_rad),
         "floating": model.floating,
+        "tips": [tip.link for tip in model.tips],
         "links": [
             {
                 "name": link.name,

@@ -1,0 +1,466 @@
+"""The page: who may read it, who may act, what it shows, in a real Chromium where there is one. And the figures for Prometheus."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from chromium import BINARY, MISSING, Browser
+from fleet_places import Place, episode, fall, free_port, tally
+from onboard_helpers import artifact, model, write
+
+from fleet.answers import MAX_BODY_BYTES, pack_answer, read_answer
+from fleet.errors import AdminError, HubAwayError, KeyFileError, LooseSecretError
+from fleet.messages import Answer
+from fleet.metrics import Histogram, families
+from fleet.web.app import make_app
+from fleet.web.bodies import shape, states
+from fleet.web.doors import FREE_TRIES, MAX_SESSIONS, SESSION_S, WAIT_S, Doors, page_secret
+from fleet.web.watch import Watch
+from fleet.wire import MAX_META_BYTES, decode
+
+PICTURES = Path(__file__).resolve().parents[1] / "out" / "page"
+SECRET = "correct horse battery"
+
+
+# --- without a hub ------------------------------------------------------------------------------------------------------
+
+
+class FakeLine:
+    """Answers like a hub that knows nothing, and remembers what it was asked to do."""
+
+    def __init__(self):
+        self.asked, self.links = [], {"good"}
+
+    def ask(self, command, arguments=None):
+        self.asked.append((command, arguments or {}))
+        if command == "link_use" and (arguments or {})["token"] not in self.links:
+            raise AdminError("this link was used before")
+        if command == "overview":
+            raise HubAwayError("no hub answered")
+        self.links.discard((arguments or {}).get("token"))
+        return {"ok": True}
+
+
+class Client:
+    """Asks the application directly, as a browser on this page would; `cookie` and `token` are what signing in gave."""
+
+    def __init__(self):
+        self.line = FakeLine()
+        self.app = make_app(self.line, Doors(SECRET), ("robots.example.org",))
+        self.cookie = self.token = ""
+
+    def __call__(self, method, path, body=None, **headers):
+        given = {"host": "127.0.0.1:5580", "content-type": "application/json", "x-flexor-token": self.token}
+        given |= {"cookie": f"flexor_page={self.cookie}"} if self.cookie else {}
+        given |= {key.replace("_", "-"): value for key, value in headers.items()}
+        raw = [(k.encode(), v.encode()) for k, v in given.items() if v is not None]
+        data = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
+        sent = []
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": raw,
+            "http_version": "1.1",
+            "scheme": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+        }
+
+        async def receive():
+            return {"type": "http.request", "body": data, "more_body": False}
+
+        async def send(message):
+            sent.append(message)
+
+        asyncio.run(self.app(scope, receive, send))
+        start = sent[0]
+        self.headers = {k.decode(): v.decode() for k, v in start["headers"]}
+        if "set-cookie" in self.headers:
+            self.set_cookie = self.headers["set-cookie"]
+            self.cookie = self.set_cookie.partition("=")[2].partition(";")[0].strip('"')
+        content = b"".join(m.get("body", b"") for m in sent[1:])
+        answer = json.loads(content) if self.headers.get("content-type") == "application/json" else content
+        if isinstance(answer, dict) and "token" in answer:
+            self.token = answer["token"]
+        return start["status"], answer
+
+
+@pytest.fixture
+def client():
+    return Client()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:5580", "localhost", "[::1]:5580", "robots.example.org"])
+def test_the_page_is_shown_under_its_own_names(client, host):
+    status, content = client("GET", "/", host=host)
+    assert status == 200
+    assert b"<title>Fleet</title>" in content
+    assert "default-src 'none'" in client.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("host", ["evil.example.org", "127.0.0.1.evil.org:80", "", "2130706433"])
+def test_another_host_name_is_refused(client, host):
+    status, answer = client("GET", "/api/overview", host=host)
+    assert status == 421
+    assert "it answers to localhost, 127.0.0.1" in answer["error"]
+    assert client.line.asked == []
+
+
+@pytest.mark.parametrize(
+    "headers, status",
+    [
+        ({"origin": "http://evil.example.org"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"content_type": "text/plain"}, 415),
+        ({"origin": "http://127.0.0.1:5580", "sec_fetch_site": "same-origin"}, 200),
+    ],
+)
+def test_only_the_page_itself_may_post(client, headers, status):
+    assert client("POST", "/api/sign_in", {"secret": SECRET}, **headers)[0] == status
+
+
+def test_reading_needs_no_sign_in_and_acting_does(client):
+    assert client("GET", "/api/session") == (200, {"signed_in": False, "token": ""})
+    assert client("POST", "/api/act", {"command": "rollback"}) == (403, {"error": "sign in first"})
+    assert client.line.asked == []
+    assert client("POST", "/api/sign_in", {"secret": SECRET})[0] == 200
+    assert "httponly" in client.set_cookie.lower()
+    assert "samesite=strict" in client.set_cookie.lower()
+    token, client.token = client.token, "x" * 32
+    assert client("POST", "/api/act", {"command": "rollback"})[0] == 403  # the cookie alone is not enough
+    client.token = token
+    assert client("POST", "/api/act", {"command": "rollback"}) == (200, {"ok": True})
+    assert client("POST", "/api/act", {"command": "deploy"})[0] == 400
+    assert client("POST", "/api/act", {"command": "job_add", "arguments": {"task": "t"}})[0] == 200
+    assert client.line.asked == [("rollback", {}), ("job_add", {"task": "t"})]
+    assert client("POST", "/api/sign_out")[1]["signed_in"] is False
+    client.token = token
+    assert client("POST", "/api/act", {"command": "rollback"})[0] == 403
+
+
+def test_a_link_signs_in_once(client):
+    assert client("POST", "/api/sign_in", {"link": "bad"})[0] == 400
+    assert client("POST", "/api/sign_in", {"link": "good"})[0] == 200
+    assert client("GET", "/api/session")[1]["signed_in"] is True
+    assert client("POST", "/api/sign_in", {"link": "good"})[0] == 400
+
+
+def test_guessing_is_slowed_down(client):
+    for _ in range(FREE_TRIES):
+        assert client("POST", "/api/sign_in", {"secret": "wrong"})[0] == 403
+    status, answer = client("POST", "/api/sign_in", {"secret": SECRET})
+    assert status == 429
+    assert "try again in" in answer["error"]
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"x" * 5000])
+def test_bad_bodies_are_refused(client, body):
+    assert client("POST", "/api/sign_in", body)[0] == 400
+
+
+def test_paths_do_not_leave_the_folder(client):
+    for path in ("/static/../serve.py", "/static/%2e%2e/serve.py", "/static//etc/passwd"):
+        assert client("GET", path)[0] == 404
+
+
+def test_a_hub_that_is_away_is_said_and_not_hidden(client):
+    assert client("GET", "/api/overview") == (200, {"away": "no hub answered"})
+    assert client("GET", "/metrics")[0] == 503
+
+
+def test_sessions_end_and_are_few():
+    doors = Doors(SECRET)
+    cookie = doors.open(0.0)
+    assert doors.token(cookie, SESSION_S - 1.0)
+    assert not doors.token(cookie, SESSION_S)
+    cookies = [doors.open(float(i)) for i in range(MAX_SESSIONS + 1)]
+    assert not doors.token(cookies[0], 100.0)
+    assert doors.token(cookies[-1], 100.0)
+
+
+def test_a_right_secret_clears_the_wrong_ones():
+    doors = Doors(SECRET)
+    for _ in range(FREE_TRIES):
+        doors.knows("wrong", 10.0)
+    assert doors.wait_s(10.0) == WAIT_S
+    assert doors.knows(SECRET, 50.0)
+    assert doors.wait_s(50.0) == 0.0
+
+
+def test_the_secret_is_made_kept_and_refused_when_others_may_read_it(tmp_path):
+    secret = page_secret(tmp_path)
+    path = tmp_path / "page.secret"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert page_secret(tmp_path) == secret
+    path.chmod(0o640)
+    with pytest.raises(LooseSecretError, match="chmod 600"):
+        page_secret(tmp_path)
+    path.chmod(0o600)
+    path.write_text("short")
+    with pytest.raises(KeyFileError, match="at least 16"):
+        page_secret(tmp_path)
+
+
+def test_an_answer_of_any_size_comes_through():
+    small, large = {"a": 1}, {"rows": ["robot"] * 50_000}
+    for body in (small, large):
+        assert read_answer(decode(pack_answer(Answer(ok=True, body=body)))).body == body
+    assert len(b"".join(pack_answer(Answer(ok=True, body=large)))) < MAX_META_BYTES
+    noise = np.random.default_rng(0).bytes(2 << 20)
+    answer = read_answer(decode(pack_answer(Answer(ok=True, body={"noise": noise}))))
+    assert not answer.ok
+    assert "too large" in answer.error
+    assert MAX_BODY_BYTES >= 1 << 20
+
+
+def test_rates_are_differences_and_a_hub_that_started_anew_makes_no_negative_one():
+    now, row = [0.0], {"bytes": 0, "records": 0}
+    watch = Watch(lambda: {"streams": {"steps": dict(row)}, "pending": 3}, lambda: now[0])
+    watch.look()
+    for now[0], row["bytes"], row["records"] in (
+        (2.0, 1000, 10),
+        (2.1, 9999, 99),
+        (4.0, 3000, 30),
+        (6.0, 0, 0),
+        (8.0, 200, 2),
+    ):
+        seen = watch.look()
+    assert [point[1:] for point in seen["history"]] == [[500.0, 5.0, 3.0], [1000.0, 10.0, 3.0], [100.0, 1.0, 3.0]]
+    assert seen["rates"] == {"bytes_s": 100.0, "records_s": 1.0}
+
+
+def test_a_report_that_does_not_fit_is_refused():
+    report = {f: getattr(fall(), f) for f in fall().__struct_fields__}
+    drawn = states(report)
+    assert (len(drawn["time_s"]), len(drawn["q_rad"]), drawn["time_s"][-1]) == (100, 100, 0.0)
+    with pytest.raises(ValueError, match="q_rad"):
+        states({**report, "q_rad": report["q_rad"][:-4]})
+
+
+def test_the_shape_has_every_joint_in_the_models_order():
+    hand = shape("hand22")
+    assert len(hand["joints"]) == 25
+    assert {j["child"] for j in hand["joints"]} | {hand["base"]} == {link["name"] for link in hand["links"]}
+
+
+def test_a_histogram_is_cumulative():
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 9.0):
+        histogram.observe(value)
+    assert histogram.plain() == {"le": [["1", 2], ["2", 3], ["+Inf", 4]], "sum": 12.0}
+
+
+# --- with a hub ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(tmp_path, ("left", "right", "walker", "spare"))
+    place.web = free_port(1)
+    yield place
+    place.close()
+
+
+def page(place, path="", **headers):
+    with urlopen(Request(f"http://127.0.0.1:{place.web}/{path}", headers=headers), timeout=30) as answer:
+        return answer.read().decode()
+
+
+def until(condition, what):
+    end_s = time.monotonic() + 60.0
+    while time.monotonic() < end_s:
+        try:
+            if value := condition():
+                return value
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(what)
+
+
+def test_figures_for_prometheus_name_no_robot_and_the_hub_does_not_need_the_page(place):
+    place.hub("--metrics", place.web)
+    left = place.uplink("left", power_w=4.0, energy_j=100.0, wants_job=True)
+    left.tell(episode())
+    place.ask("job_add", task="reach", skill="hand_reach")
+    place.wait(lambda o: o["streams"]["events"]["records"] == 1 and o["jobs"]["given"] == 1, "an event and a job")
+    text = until(lambda: page(place, "metrics"), "figures")
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert lines['fleet_robots{hub="hub",state="ONLINE"}'] == "1.0"
+    assert lines['fleet_ingest_records_total{hub="hub",stream="events"}'] == "1.0"
+    assert lines['fleet_jobs{hub="hub",state="given"}'] == "1.0"
+    assert lines['fleet_power_watts{hub="hub"}'] == "4.0"
+    assert float(lines['fleet_ack_latency_seconds_count{hub="hub"}']) >= 1.0
+    assert "left" not in text
+    with pytest.raises(HTTPError, match="421"):
+        page(place, "metrics", Host="evil.example.org")
+    (child,) = [int(p.name) for p in Path("/proc").glob("[0-9]*") if _is_page_of(p, place)]
+    os.kill(child, signal.SIGKILL)
+    assert place.ask("overview")["states"]["ONLINE"] == 1
+    assert until(lambda: page(place, "metrics"), "the page came back")
+
+
+def _is_page_of(proc, place):
+    try:
+        words = (proc / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"fleet.web.serve" in words and str(place.web).encode() in words
+
+
+def test_every_figure_of_an_overview_becomes_a_family(place):
+    place.hub()
+    overview = place.wait(lambda o: True, "an overview")
+    names = {family.name for family in families(overview)}
+    assert {
+        "fleet_robots",
+        "fleet_ingest_records",
+        "fleet_ack_latency_seconds",
+        "fleet_disk_free_ratio",
+        "fleet_jobs",
+    } <= names
+    labels = {label for family in families(overview) for sample in family.samples for label in sample.labels}
+    assert labels <= {"hub", "state", "stream", "why", "how", "cohort", "le"}
+
+
+def test_the_last_fall_of_a_robot_survives_a_restart(place):
+    hub = place.hub()
+    left = place.uplink("left")
+    left.tell(fall(reason="first"))
+    left.tell(fall(reason="second"))
+    place.wait(lambda o: o["streams"]["events"]["records"] == 2, "both are held")
+    hub.kill()
+    hub.wait()
+    place.hub()
+    assert place.ask("fall", robot="left")["reason"] == "second"
+    with pytest.raises(AdminError, match=r"unknown robot with a recorded fall 'right'.*Known: left"):
+        place.ask("fall", robot="right")
+
+
+@pytest.fixture
+def browser(tmp_path):
+    if BINARY is None:
+        pytest.skip(MISSING)
+    browser = Browser(tmp_path / "profile")
+    yield browser
+    browser.close()
+
+
+def canvas(browser):
+    """The pixels of the 3D view, and how many colours are in them."""
+    return browser.run(
+        "(() => { const c = document.getElementById('scene'), g = c.getContext('webgl'), p = new Uint8Array(4 * c.width * c.height);"
+        "g.readPixels(0, 0, c.width, c.height, g.RGBA, g.UNSIGNED_BYTE, p); let hash = 0; const colours = new Set();"
+        "for (let i = 0; i < p.length; i += 4) { const v = p[i] << 16 | p[i + 1] << 8 | p[i + 2]; colours.add(v); hash = (hash * 31 + v) | 0; }"
+        "return [hash, colours.size]; })()"
+    )
+
+
+def test_the_page_in_a_browser(place, browser):
+    """One story, because a browser and a hub take seconds to start: look, replay a fall, sign in, hold, roll back, on three screens."""
+    place.hub("--web", place.web)
+    beats = {"power_w": 6.5, "energy_j": 5400.0, "energy_source": "modelled: motor currents, data sheets"}
+    robots = {
+        "left": place.uplink("left", battery=0.82, battery_j=1e5, wants_job=True, tally=tally(episodes=9), **beats),
+        "right": place.uplink("right", battery=0.12, battery_j=1e3, **beats),
+        "walker": place.uplink("walker", robot_model="body28", artifact="body_walk/v1", **beats),
+    }
+    place.ask("job_add", task="reach the lid", skill="hand_reach", place="bench 2")
+    place.wait(lambda o: o["states"]["ONLINE"] == 3 and o["jobs"]["given"] == 1, "three robots and a job under way")
+    robots["left"].tell(fall(reason="the cube was dropped"))
+    robots["walker"].tell(fall("body28", reason="the trunk tipped over"))
+    folder = write(place.path / "models/hand_reach/v2", artifact(model(seed=1)))
+    deploying = place.flexor("fleet", "deploy", folder, "--hub", place.address, "--keys", place.keys)
+    assert deploying.wait(60) == 0, deploying.stdout.read()
+    rollout = place.wait(lambda o: o["rollout"] is not None and o["rollout"]["canaries"], "a canary")["rollout"]
+    (canary,) = rollout["canaries"]
+    place.beats.get(canary, {}).update(policy_sha256=rollout["policy_sha256"], artifact="hand_reach/v2")
+    for name, robot in robots.items():
+        sha256 = rollout["policy_sha256"] if name == canary else "a" * 64
+        for number in range(3):
+            robot.tell(episode(number, policy_sha256=sha256, return_=float(number)))
+    place.wait(lambda o: o["streams"]["events"]["records"] == 11, "all events")
+
+    browser.window(1320, 900)
+    browser.open(f"http://127.0.0.1:{place.web}/")
+    browser.wait("document.body.dataset.ready === 'yes' && !document.getElementById('fall_view').hidden")
+    said = browser.run("document.body.innerText")
+    for words in ("3 of 4", "not seen yet", "82 %", "hand_reach/v2", "canary", "control", "reach the lid", "with left"):
+        assert words in said, words
+    assert "read-only" in said
+    assert (
+        browser.run(
+            "[...document.querySelectorAll('button')].some((b) => /Hold|Roll back|Cancel$/.test(b.innerText) && b.offsetParent)"
+        )
+        is False
+    )
+    loaded = browser.run("performance.getEntriesByType('resource').map((e) => new URL(e.name).host)")
+    assert set(loaded) == {f"127.0.0.1:{place.web}"}
+
+    browser.run(
+        "(async () => { const s = document.getElementById('fall_robot'); s.value = 'left'; s.dispatchEvent(new Event('change')); })()"
+    )
+    browser.wait("document.getElementById('fall_text').textContent.startsWith('left')")
+    at_end, colours = canvas(browser)
+    assert colours > 100  # a shaded body, not an empty view
+    browser.run(
+        "(() => { const t = document.getElementById('time'); t.value = 0; t.dispatchEvent(new Event('input')); })()"
+    )
+    assert browser.run("document.getElementById('clock').textContent") == "-3.96 s"
+    assert canvas(browser)[0] != at_end
+    browser.run("document.getElementById('play').click()")
+    browser.wait(
+        "document.getElementById('time').value === '99' && document.getElementById('play').textContent === 'Play'"
+    )
+    assert canvas(browser)[0] == at_end
+    browser.picture(PICTURES / "light.png")
+    browser.run(
+        "(() => { const s = document.getElementById('fall_robot'); s.value = 'walker'; s.dispatchEvent(new Event('change')); })()"
+    )
+    browser.wait("document.getElementById('fall_text').textContent.startsWith('walker')")
+
+    browser.run("document.getElementById('sign').click()")
+    sign_in = "(() => {{ document.getElementById('secret').value = {!r}; document.getElementById('sign_form').requestSubmit(); }})()"
+    browser.run(sign_in.format("wrong"))
+    browser.wait("document.getElementById('sign_error').textContent.includes('not the secret')")
+    browser.run(sign_in.format((place.keys / "page.secret").read_text().strip()))
+    browser.wait("document.getElementById('who').textContent === 'operator'")
+    press = "[...document.querySelectorAll('button')].find((b) => b.offsetParent && b.innerText === {!r}).click()"
+    browser.run(press.format("Hold"))
+    place.wait(lambda o: o["rollout"]["status"] == "held", "the rollout is held")
+    browser.wait("[...document.querySelectorAll('button')].some((b) => b.innerText === 'Go on')")
+    browser.run(press.format("Roll back"))
+    browser.wait("document.getElementById('asking').open")
+    browser.picture(PICTURES / "asking.png", whole=False)
+    browser.run("document.getElementById('ask_yes').click()")
+    place.wait(lambda o: o["rollout"]["status"] == "rolled_back", "the rollout is rolled back")
+    browser.wait("document.getElementById('rollout').innerText.includes('rolled back')")
+
+    browser.window(1320, 900, dark=True)
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert browser.run(background) == "rgb(21, 25, 26)"
+    browser.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    browser.picture(PICTURES / "dark.png")
+    browser.window(390, 844, mobile=True)
+    assert browser.run("document.documentElement.scrollWidth") <= 390
+    browser.picture(PICTURES / "narrow.png")
+    browser.run("document.getElementById('sign').click()")
+    browser.wait("document.getElementById('who').textContent === 'read-only'")
+    link = place.flexor("fleet", "login", "--hub", place.address, "--keys", place.keys)
+    address = link.communicate(timeout=60)[0].splitlines()[0]
+    assert address.startswith(f"http://127.0.0.1:{place.web}/#link=")
+    browser.open("about:blank")
+    browser.open(address)
+    browser.wait("document.getElementById('who').textContent === 'operator' && !location.hash")
+    refused = [fault for fault in browser.faults if "403" not in fault]  # the wrong secret, which the browser logs
+    assert refused == []
