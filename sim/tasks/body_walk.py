@@ -1,0 +1,182 @@
+"""BodyWalk: follow commands of forward speed and turning, on flat and uneven ground, pushed every five seconds."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from robot.contract import Term
+from robot.description.model import RobotModel
+from robot.state import RobotState
+from sim.tasks.body import TOUCH_N, BodyTask, Gait, gait_of, jerk, near, term, tilt, unrest
+from sim.tasks.task import Judgement
+from sim.world import Ground, Push, Start, World, WorldState
+
+SPEED_M_S, TURN_RAD_S = (-0.3, 1.2), (-0.6, 0.6)
+RAMP_M_S2, RAMP_RAD_S2 = 0.8, 1.2  # how fast a command reaches its new value
+HOLD_S = (3.0, 7.0)  # how long a command stays
+STANDING = 0.1  # share of commands that say: stand
+STILL = 0.08  # commands below this, in m/s and rad/s, are standing
+CYCLE_S, STANCE = 0.8, 0.55  # of the gait clock: a step takes half a cycle, a foot stands for more than half of it
+PUSH_EVERY_S, PUSH_M_S = 5.0, 0.4
+UNEVEN_M = 0.02
+SLOW_S = 0.8  # speeds are averaged over a cycle before they are called an error
+SUCCESS_M_S = 0.15  # mean speed error of an episode that counts, if it did not end in a fall
+
+
+def feet_in_time(gait: Gait, phase: float, *, standing: bool) -> float:
+    """Share of the feet that stand when the clock says stand and lift when it says lift; all must stand where no step is asked for."""
+    right_phase = (phase + 0.5) % 1.0
+    left, right = (standing or phase < STANCE), (standing or right_phase < STANCE)
+    return 0.5 * ((gait.left_n > TOUCH_N) == left) + 0.5 * ((gait.right_n > TOUCH_N) == right)
+
+
+def progress(speed: float, command: float) -> float:
+    """Share of the command that is reached, -1..1: a slope that leads there from anywhere."""
+    return max(-1.0, min(1.0, speed / command)) if abs(command) > STILL else 0.0
+
+
+class BodyWalk(BodyTask):
+    """60 s of walking by command.
+
+    | observation | elements | unit | range |
+    |---|---|---|---|
+    | `base_gyro` | x, y, z of the IMU | rad/s | -6..6 |
+    | `projected_gravity` | where down is, in the pelvis' frame | 1 | -1..1 |
+    | `joint_position` | 12 leg, 2 waist, 2 shoulder joints | rad | their ranges and 0.2 |
+    | `joint_velocity` | the same | rad/s | -15..15 |
+    | `previous_action` | the same | 1 | -1..1 |
+    | `goal` | forward speed, turning | m/s, rad/s | -0.5..1.5, -1..1 |
+    | `gait_phase` | sine, cosine of a clock of 0.8 s | 1 | -1..1 |
+
+    | action | elements | unit | range |
+    |---|---|---|---|
+    | joint targets | the same 16 joints, about the home posture | rad | 0.5 hip pitch, knee, ankle pitch; 0.25 others |
+
+    It ends when the pelvis tilts by more than 53 degrees or is lower than 0.55 m.
+    """
+
+    env_id = "flexor/BodyWalk-v0"
+    max_steps = 3000  # 60 s
+    goal_names = ("forward_m_s", "turn_rad_s")
+    reward_names = (
+        "speed",
+        "progress",
+        "turn",
+        "sideways",
+        "alive",
+        "feet",
+        "upright",
+        "height",
+        "unrest",
+        "posture",
+        "smooth",
+        "power",
+        "fall",
+    )
+    metric_names = ("speed_error_m_s", "turn_error_rad_s", "tilt_deg", "power_w", "walked_m", "survived_s")
+
+    def __init__(self, model: RobotModel) -> None:
+        super().__init__(model)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._command, self._wanted = np.zeros(2), np.zeros(2)
+        self._change_s = self._push_s = 0.0
+        self._slow = np.zeros(2)  # error of speed and turning, averaged over a cycle
+        self._sums = np.zeros(5)
+        self._steps = 0
+        self._push_steps = 0
+
+    def extra_terms(self) -> tuple[Term, ...]:
+        goal = Term(
+            name="goal", elements=self.goal_names, unit="m/s, rad/s", frame="heading", low=(-0.5, -1.0), high=(1.5, 1.0)
+        )
+        clock = msgspec.structs.replace(
+            term("gait_phase", ("sin", "cos"), "1", "clock", -1.0, 1.0), period_s=CYCLE_S
+        )
+        return goal, clock
+
+    def world(self) -> World:
+        return World(ground=Ground(kind="uneven", amplitude_m=UNEVEN_M))
+
+    @property
+    def goal(self) -> np.ndarray:
+        return self._command.copy()
+
+    def start(self, rng: np.random.Generator) -> Start:
+        self._begin()
+        self._push_s = rng.uniform(1.0, PUSH_EVERY_S)
+        self._draw_command(0.0, rng)
+        self._command = self._wanted.copy() if rng.random() < 0.5 else np.zeros(2)
+        x = rng.uniform(2.0, 12.0) * rng.choice([-1.0, 1.0])  # flat, or uneven
+        return self.standing(rng, x_m=float(x), y_m=float(rng.uniform(-10.0, 10.0)), yaw_rad=rng.uniform(-np.pi, np.pi))
+
+    def _draw_command(self, now_s: float, rng: np.random.Generator) -> None:
+        self._change_s = now_s + rng.uniform(*HOLD_S)
+        stand, straight = rng.random(2)
+        speed, turn = rng.uniform(*SPEED_M_S), rng.uniform(*TURN_RAD_S)
+        self._wanted = np.array([speed, 0.0 if straight < 0.3 else turn]) * (stand >= STANDING)
+
+    def proceed(self, state: RobotState, world: WorldState, rng: np.random.Generator) -> Sequence[Push]:
+        now_s, dt = state.time_s, 1.0 / self.control_hz
+        if now_s >= self._change_s:
+            self._draw_command(now_s, rng)
+        most = np.array([RAMP_M_S2, RAMP_RAD_S2]) * dt
+        self._command = self._command + np.minimum(np.maximum(self._wanted - self._command, -most), most)
+        if now_s >= self._push_s:
+            self._push_s += PUSH_EVERY_S
+            self.shove(PUSH_M_S, rng)
+        if self._push_steps == 0:
+            return ()
+        self._push_steps -= 1
+        return (Push(on="thorax", force_n=self._push_n),)
+
+    def judge(self, state: RobotState, world: WorldState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
+        gait = gait_of(state, world)
+        speed, turn = self._command.tolist()
+        standing = abs(speed) < STILL and abs(turn) < STILL
+        phase = (state.time_s / CYCLE_S) % 1.0
+        power = min(max(world.electrical_w, 0.0), 5000.0)
+        terms = {
+            "speed": 1.5 * near(gait.forward_m_s - speed, 0.4),
+            "progress": progress(gait.forward_m_s, speed),
+            "turn": 0.8 * near(gait.yaw_rad_s - turn, 0.5),
+            "sideways": -1.0 * gait.left_m_s**2,
+            "alive": 0.3,
+            "feet": 0.3 * feet_in_time(gait, phase, standing=standing),
+            "upright": -3.0 * tilt(gait),
+            "height": -20.0 * min(0.0, gait.height_m - 0.85) ** 2,
+            "unrest": -0.05 * unrest(gait),
+            "posture": -1.5 * self.wander(state),
+            "smooth": -0.3 * jerk(action, previous_action),
+            "power": -2e-4 * power,
+            "fall": -20.0 if gait.fallen else 0.0,
+        }
+        self._note(gait, power)
+        return Judgement(
+            reward_terms=terms,
+            terminated=gait.fallen,
+            success=not gait.fallen and self._sums[0] / self._steps < SUCCESS_M_S,
+            metrics=self._metrics(),
+        )
+
+    def _note(self, gait: Gait, power_w: float) -> None:
+        share = 1.0 / (SLOW_S * self.control_hz)
+        error = np.array([gait.forward_m_s, gait.yaw_rad_s]) - self._command
+        self._slow += share * (error - self._slow)
+        self._steps += 1
+        tilt_deg = float(np.degrees(np.arcsin(min(1.0, tilt(gait) ** 0.5))))
+        self._sums += (abs(self._slow[0]), abs(self._slow[1]), tilt_deg, power_w, gait.forward_m_s / self.control_hz)
+
+    def _metrics(self) -> dict[str, float]:
+        n = self._steps
+        speed, turn, tilt_deg, power, walked = self._sums.tolist()
+        return {
+            "speed_error_m_s": speed / n,
+            "turn_error_rad_s": turn / n,
+            "tilt_deg": tilt_deg / n,
+            "power_w": power / n,
+            "walked_m": walked,
+            "survived_s": n / self.control_hz,
+        }
