@@ -1,4 +1,4 @@
-"""What a picture of a robot is made of: link poses, meshes of its primitives, the way of its tendons. Plain geometry, SI units."""
+"""What a picture of a robot is made of: link poses, meshes of its primitives, the way of its tendons, the ground. Plain geometry, SI units."""
 
 import numpy as np
 
@@ -6,19 +6,23 @@ from robot.description.actuators import Tendon
 from robot.description.model import RobotModel
 from robot.description.parts import Geom, Joint
 from robot.kinematics import rpy_matrix
+from sim.bodies import Body, Hull
+from sim.world import quat_matrix
 
 SEGMENTS = 20  # around a capsule
 NEAR_M = 1e-3
+TILE_M, TILES = 0.5, 12  # of the drawn floor
 MOTOR_SPREAD_M = 0.028  # the motors stand beside each other in the forearm
 
 
 class LinkPoses:
-    """Forward kinematics of every link of a fixed-base robot in the world frame."""
+    """Forward kinematics of every link of a robot in the world frame."""
 
     def __init__(self, model: RobotModel) -> None:
         self.names = tuple(link.name for link in model.links)
         self._base = self.names.index(model.base_link)
         self._base_rotation = rpy_matrix(model.base_rpy_rad)
+        self._base_origin = np.array([0.0, 0.0, model.base_height_m])
         self._joints = [
             (
                 self.names.index(j.parent),
@@ -30,10 +34,16 @@ class LinkPoses:
             for j in model.joints
         ]
 
-    def at(self, q_rad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rotations (n_links, 3, 3) and origins (n_links, 3) [m] for joint angles of shape (n_joints,)."""
+    def at(self, q_rad: np.ndarray, base_pose: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Rotations (n_links, 3, 3) and origins (n_links, 3) [m] of the links.
+
+        Args:
+            q_rad: Joint angles, shape (n_joints,).
+            base_pose: x y z, qx qy qz qw of the base link, shape (7,); where it stands by its description when None.
+        """
         rotation, origin = np.zeros((len(self.names), 3, 3)), np.zeros((len(self.names), 3))
-        rotation[self._base] = self._base_rotation
+        rotation[self._base] = self._base_rotation if base_pose is None else quat_matrix(base_pose[3:])
+        origin[self._base] = self._base_origin if base_pose is None else base_pose[:3]
         for (parent, child, at, fixed, cross), q in zip(self._joints, q_rad):
             turn = np.eye(3) + np.sin(q) * cross + (1.0 - np.cos(q)) * cross @ cross  # Rodrigues
             origin[child] = origin[parent] + rotation[parent] @ at
@@ -56,6 +66,32 @@ def mesh(geom: Geom) -> tuple[np.ndarray, np.ndarray]:
     else:
         vertices, faces = _turned(_profile(geom))
     return vertices @ rpy_matrix(geom.rpy_rad).T + np.array(geom.origin_m), faces
+
+
+def body_meshes(body: Body) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Vertices in the body's frame and triangles of each of its shapes."""
+    return [
+        (np.array(shape.vertices_m), np.array(shape.faces)) if isinstance(shape, Hull) else mesh(shape)
+        for shape in body.shapes
+    ]
+
+
+def tiles(x_m: float, y_m: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A chequered floor at z = 0 around a point: vertices and triangles of the dark and of the light squares."""
+    places = np.arange(-TILES // 2, TILES // 2) * TILE_M
+    cx, cy = (2.0 * TILE_M * round(v / (2.0 * TILE_M)) for v in (x_m, y_m))  # squares stay where they are
+    found = []
+    for shade in (0, 1):
+        corners = [
+            (cx + x + i * TILE_M, cy + y + j * TILE_M, 0.0)
+            for a, x in enumerate(places)
+            for b, y in enumerate(places)
+            if (a + b) % 2 == shade
+            for i, j in ((0, 0), (1, 0), (1, 1), (0, 1))
+        ]
+        first = 4 * np.arange(len(corners) // 4)
+        found.append((np.array(corners), np.concatenate([first[:, None] + [0, 1, 2], first[:, None] + [0, 2, 3]])))
+    return found
 
 
 def _profile(geom: Geom) -> np.ndarray:

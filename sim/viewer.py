@@ -23,13 +23,15 @@ from robot.description.rotation import quat_xyzw
 from robot.description.urdf import COLORS, link_color
 from robot.errors import FlexorError
 from sim.camera import GOAL_COLORS, GOAL_RADIUS_M
-from sim.scene import LinkPoses, TendonPaths, mesh
+from sim.scene import TILE_M, LinkPoses, TendonPaths, body_meshes, mesh, tiles
+from sim.world import World
 
 FULL_TENSION_N = 60.0  # red from here on
 SLACK = (60, 60, 66)
 SCALE = np.array(
     [(0, 60, 255), (0, 190, 120), (255, 190, 0), (230, 0, 0)], dtype=np.float64
 )  # evenly over the root of the tension
+FLOOR = ((38, 40, 45), (52, 55, 61))
 BACKGROUND = 5  # grey level; the colours of the cables read best on dark
 ARROW_M_N = 0.0015  # length of a force arrow per newton
 MAX_ARROW_M = 0.08
@@ -50,6 +52,8 @@ class Snapshot:
         tension_n: Of every cable, shape (2 n_tendons,).
         contacts: Points and forces on the robot in the world, shape (k, 6) [m, N].
         goals_m: Points in the palm frame, shape (n, 3).
+        base_pose: x y z, qx qy qz qw of a floating base, shape (7,); None for a fixed one.
+        body_poses: The same of every body of the world, shape (n, 7).
         figures: Anything worth a line of text.
     """
 
@@ -58,18 +62,23 @@ class Snapshot:
     tension_n: np.ndarray
     contacts: np.ndarray
     goals_m: np.ndarray
+    base_pose: np.ndarray | None = None
+    body_poses: np.ndarray = field(default_factory=lambda: np.zeros((0, 7)))
     figures: dict[str, float] = field(default_factory=dict)
 
 
 def snapshot(env: Any, figures: dict[str, float] | None = None) -> Snapshot:
     """An unwrapped `RobotEnv` as it stands."""
-    state, backend = env.state, env.backend
+    state, backend, truth = env.state, env.backend, env.world_state
+    base_pose = np.concatenate([truth.base_position_m, truth.base_quat_xyzw]) if env.model.floating else None
     return Snapshot(
         time_s=state.time_s,
         q_rad=state.q_rad.copy(),
         tension_n=backend.tension_n,
         contacts=backend.contacts().arrows,
         goals_m=env.goal_points_m(),
+        base_pose=base_pose,
+        body_poses=truth.body_pose,
         figures=dict(figures or {}),
     )
 
@@ -91,11 +100,14 @@ class Viewer:
 
     Args:
         model: The robot.
+        world: What is around it; nothing when None.
         host: Interface to serve on.
         port: Port; 0 for any that is free.
     """
 
-    def __init__(self, model: RobotModel, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, model: RobotModel, world: World | None = None, *, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self._poses, self._paths = LinkPoses(model), TendonPaths(model)
         self._palm = self._poses.names.index("palm") if "palm" in self._poses.names else 0
         self._seen: list[Snapshot] = []
@@ -103,14 +115,24 @@ class Viewer:
         with redirect_stdout(io.StringIO()):  # a banner
             self._server = viser.ViserServer(host=host, port=port or _free_port(host), label="flexor", verbose=False)
         self.url = f"http://{host}:{self._server.get_port()}"
+        self._world = world or World()
         self._build(model)
 
     def _build(self, model: RobotModel) -> None:
         scene, tips = self._server.scene, {tip.link for tip in model.tips}
         scene.set_up_direction("+z")
         scene.set_background_image(np.full((2, 2, 3), BACKGROUND, dtype=np.uint8))
-        self._server.initial_camera.position = (0.2, 0.12, 0.3)
-        self._server.initial_camera.look_at = (-0.02, 0.27, 0.02)
+        self._server.initial_camera.position = (2.2, 1.6, 1.5) if model.floating else (0.2, 0.12, 0.3)
+        self._server.initial_camera.look_at = (0.0, 0.0, 0.8) if model.floating else (-0.02, 0.27, 0.02)
+        self._things = [scene.add_frame(f"/world/{body.name}", show_axes=False) for body in self._world.bodies]
+        for body in self._world.bodies:
+            for i, (vertices, faces) in enumerate(body_meshes(body)):
+                scene.add_mesh_simple(
+                    f"/world/{body.name}/{i}", vertices, faces, color=rgb(body.color), flat_shading=True
+                )
+        self._floor = scene.add_frame("/floor", show_axes=False) if self._world.ground.kind != "none" else None
+        for i, (vertices, faces) in enumerate(tiles(0.0, 0.0) if self._floor else ()):
+            scene.add_mesh_simple(f"/floor/{i}", vertices, faces, color=FLOOR[i], flat_shading=True, side="double")
         self._frames = []
         for link in model.links:
             color = rgb([float(c) for c in COLORS[link_color(link.name, tips)].split()])
@@ -161,11 +183,17 @@ class Viewer:
                 self._draw(seen)
 
     def _draw(self, seen: Snapshot) -> None:
-        rotation, origin = self._poses.at(seen.q_rad)
+        rotation, origin = self._poses.at(seen.q_rad, seen.base_pose)
         with self._server.atomic():
             for frame, matrix, place in zip(self._frames, rotation, origin):
                 x, y, z, w = quat_xyzw(matrix)
                 frame.wxyz, frame.position = (w, x, y, z), tuple(place)
+            for frame, pose in zip(self._things, seen.body_poses):
+                x, y, z, w = pose[3:].tolist()
+                frame.wxyz, frame.position = (w, x, y, z), tuple(pose[:3])
+            if self._floor is not None and seen.base_pose is not None:
+                x, y = (2.0 * TILE_M * np.round(seen.base_pose[:2] / (2.0 * TILE_M))).tolist()
+                self._floor.position = (x, y, 0.0)
             if len(self._paths.cable_of_segment):
                 color = tension_color(seen.tension_n)[self._paths.cable_of_segment]
                 self._tendons.points = self._paths.segments(rotation, origin).astype(np.float32)
@@ -198,7 +226,7 @@ class Live:
 
     def __init__(self, env: Any, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._env = env
-        self.viewer = Viewer(env.model, host=host, port=port)
+        self.viewer = Viewer(env.model, env.backend.world, host=host, port=port)
         self.url = self.viewer.url
         self._due_s = time.monotonic()
 

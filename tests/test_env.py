@@ -86,18 +86,22 @@ def test_an_episode_is_truncated_by_time_alone(made):
 def test_the_reward_is_the_sum_of_its_terms_and_info_says_the_rest(made):
     task = made.unwrapped.task
     observation, info = made.reset(seed=2)
-    assert set(info) == {"goal", "randomization"}
+    extra = {"privileged"} if task.privileged_names else set()
+    assert set(info) == {"goal", "randomization"} | extra
     np.testing.assert_array_equal(info["goal"], task.goal)
     assert set(info["randomization"]) == set(draw(Ranges(), 1, np.random.default_rng(0)).as_info())
     energy = 0.0
     for action in actions(made, 10):
         observation, reward, _, _, info = made.step(action)
         assert made.observation_space.contains(observation)
-        assert set(info) == {"reward_terms", "metrics", "success", "is_success", "energy_j"}
+        assert set(info) == {"reward_terms", "metrics", "success", "is_success", "energy_j"} | extra
+        if extra:
+            assert made.unwrapped.privileged_space.contains(info["privileged"])
+            assert len(set(made.unwrapped.privileged_names)) == made.unwrapped.privileged_space.shape[0]
         assert tuple(info["reward_terms"]) == task.reward_names and tuple(info["metrics"]) == task.metric_names
         assert reward == sum(info["reward_terms"].values())
         assert info["is_success"] is info["success"] and type(info["success"]) is bool
-        assert info["energy_j"] > energy
+        assert info["energy_j"] != energy  # a body's motors also feed back
         energy = info["energy_j"]
 
 

@@ -9,10 +9,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from robot.description.model import RobotModel
-from robot.description.rotation import rpy_matrix
 from robot.transmission import Parameters
 from sim.bodies import as_quat
-from sim.engines.pybullet_world import connect, heightfield, load_body, load_ground, load_robot, pybullet, set_friction
+from sim.engines.pybullet_world import (
+    base_inertial,
+    connect,
+    heightfield,
+    inertial_pose,
+    load_body,
+    load_ground,
+    load_robot,
+    pybullet,
+    set_friction,
+)
 from sim.engines.robot import SKIN_FRICTION, SimulatedRobot
 from sim.world import GROUND, NOTHING, ROBOT_ITSELF, Contacts, Variation, World, quat_matrix, rotated
 
@@ -52,8 +61,7 @@ class PyBulletRobot(SimulatedRobot):
         self._row_of_link = {index: row for row, index in enumerate(self._link_rows)}
         self._tip_of_link = {self.link_index[tip.link]: i for i, tip in enumerate(model.tips)}
         self._link_mass = [self._mass(self.body, index) for index in self._link_rows]
-        carrier = model.link(model.base_link).geoms[0]
-        self._base_inertial = np.array(carrier.origin_m), rpy_matrix(carrier.rpy_rad)
+        self._base_inertial = base_inertial(model)
         self._bodies = [load_body(self.bullet, body) for body in self.world.bodies]
         self._scales = np.ones(len(self.world.bodies))
         self._inertials = [body.inertial[:2] for body in self.world.bodies]
@@ -130,10 +138,10 @@ class PyBulletRobot(SimulatedRobot):
         if self._model.floating:
             position, quat, velocity, gyro = base
             com, turn = self._base_inertial
-            bullet.resetBasePositionAndOrientation(self.body, *_inertial_pose(position, quat, com, turn))
+            bullet.resetBasePositionAndOrientation(self.body, *inertial_pose(position, quat, com, turn))
             bullet.resetBaseVelocity(self.body, (velocity + np.cross(gyro, rotated(quat, com))).tolist(), gyro.tolist())
         for made, pose, (com, turn) in zip(self._bodies, body_poses, self._inertials):
-            bullet.resetBasePositionAndOrientation(made, *_inertial_pose(pose[:3], pose[3:], com, turn))
+            bullet.resetBasePositionAndOrientation(made, *inertial_pose(pose[:3], pose[3:], com, turn))
             bullet.resetBaseVelocity(made, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
         self._poses = body_poses
 
@@ -255,11 +263,3 @@ class PyBulletRobot(SimulatedRobot):
         if self._client >= 0:
             self.bullet.disconnect()
             self._client = -1
-
-
-def _inertial_pose(
-    position: np.ndarray, quat: np.ndarray, com: np.ndarray, turn: np.ndarray
-) -> tuple[list[float], list[float]]:
-    """Pose of the inertial frame of something whose frame is at a pose."""
-    matrix = quat_matrix(quat)
-    return (position + matrix @ com).tolist(), as_quat(matrix @ turn).tolist()

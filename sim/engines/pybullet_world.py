@@ -14,11 +14,11 @@ import numpy as np
 
 from robot.description.collision import colliding_pairs
 from robot.description.model import RobotModel
-from robot.description.rotation import matrix_rpy
+from robot.description.rotation import matrix_rpy, rpy_matrix
 from robot.description.urdf import geometry_lines, numbers, write_urdf
-from sim.bodies import Body, Hull
+from sim.bodies import Body, Hull, as_quat
 from sim.engines.quiet import quiet
-from sim.world import CELL_M, CELLS, World
+from sim.world import CELL_M, CELLS, World, quat_matrix
 
 with quiet():
     import pybullet
@@ -135,6 +135,20 @@ def load_body(bullet: BulletClient, body: Body) -> int:
             )
     awake_and_undamped(bullet, made, -1)
     return made
+
+
+def base_inertial(model: RobotModel) -> tuple[np.ndarray, np.ndarray]:
+    """Centre of mass (3,) [m] and rotation (3, 3) of the inertial frame in the base link, which is what Bullet calls the base's pose."""
+    carrier = model.link(model.base_link).geoms[0]
+    return np.array(carrier.origin_m), rpy_matrix(carrier.rpy_rad)
+
+
+def inertial_pose(
+    position: np.ndarray, quat: np.ndarray, com: np.ndarray, turn: np.ndarray
+) -> tuple[list[float], list[float]]:
+    """Pose of the inertial frame of something whose frame is at a pose."""
+    matrix = quat_matrix(quat)
+    return (position + matrix @ com).tolist(), as_quat(matrix @ turn).tolist()
 
 
 def load_ground(bullet: BulletClient, world: World) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ from robot.contract import ActionTerm, Contract, Term
 from robot.description.model import RobotModel
 from robot.state import RobotState
 from sim.tasks.task import Task
-from sim.world import Start, WorldState
+from sim.world import Push, Start, WorldState
 
 LEGS = ("hip_yaw", "hip_roll", "hip_pitch", "knee", "ankle_pitch", "ankle_roll")
 MOVED = (
@@ -116,15 +116,15 @@ class BodyTask(Task):
     robots = ("body28",)
     default_robot = "body28"
     privileged_names = (
-        "forward_m_s",
-        "left_m_s",
-        "up_m_s",
-        "height_m",
-        "left_foot_n",
-        "right_foot_n",
-        "push_forward_n",
-        "push_left_n",
-    )
+        "velocity.x",
+        "velocity.y",
+        "velocity.z",
+        "height",
+        "left_foot",
+        "right_foot",
+        "push.x",
+        "push.y",
+    )  # heading frame, m/s, m, N
 
     def __init__(self, model: RobotModel) -> None:
         super().__init__(model)
@@ -141,7 +141,7 @@ class BodyTask(Task):
         """Observation terms beside those every body task has."""
 
     def contract(self) -> Contract:
-        model, moved, n = self.model, self.moved, len(self.moved)
+        model, moved = self.model, self.moved
         scale = tuple(STRIDE_RAD if name.endswith(STRIDE) else STEADY_RAD for name in moved)
         low, high = tuple(model.lower_rad[self._rows].tolist()), tuple(model.upper_rad[self._rows].tolist())
         return Contract(
@@ -205,6 +205,13 @@ class BodyTask(Task):
         angle = rng.uniform(-np.pi, np.pi)
         self._push_n = MASS_KG * speed_m_s / PUSH_S * np.array([np.cos(angle), np.sin(angle), 0.0])
         self._push_steps = round(PUSH_S * self.control_hz)
+
+    def pushing(self) -> tuple[Push, ...]:
+        """The push under way, for one step."""
+        if self._push_steps == 0:
+            return ()
+        self._push_steps -= 1
+        return (Push(on="thorax", force_n=self._push_n),)
 
     def wander(self, state: RobotState) -> float:
         """Mean squared distance from home of the joints that make no steps [rad^2]."""

@@ -58,7 +58,7 @@ class BodyWalk(BodyTask):
 
     env_id = "flexor/BodyWalk-v0"
     max_steps = 3000  # 60 s
-    goal_names = ("forward_m_s", "turn_rad_s")
+    goal_names = ("forward", "yaw")  # m/s, rad/s
     reward_names = (
         "speed",
         "progress",
@@ -92,9 +92,7 @@ class BodyWalk(BodyTask):
         goal = Term(
             name="goal", elements=self.goal_names, unit="m/s, rad/s", frame="heading", low=(-0.5, -1.0), high=(1.5, 1.0)
         )
-        clock = msgspec.structs.replace(
-            term("gait_phase", ("sin", "cos"), "1", "clock", -1.0, 1.0), period_s=CYCLE_S
-        )
+        clock = msgspec.structs.replace(term("gait_phase", ("sin", "cos"), "1", "clock", -1.0, 1.0), period_s=CYCLE_S)
         return goal, clock
 
     def world(self) -> World:
@@ -127,10 +125,7 @@ class BodyWalk(BodyTask):
         if now_s >= self._push_s:
             self._push_s += PUSH_EVERY_S
             self.shove(PUSH_M_S, rng)
-        if self._push_steps == 0:
-            return ()
-        self._push_steps -= 1
-        return (Push(on="thorax", force_n=self._push_n),)
+        return self.pushing()
 
     def judge(self, state: RobotState, world: WorldState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
         gait = gait_of(state, world)
@@ -157,7 +152,7 @@ class BodyWalk(BodyTask):
         return Judgement(
             reward_terms=terms,
             terminated=gait.fallen,
-            success=not gait.fallen and self._sums[0] / self._steps < SUCCESS_M_S,
+            success=bool(not gait.fallen and self._sums[0] / self._steps < SUCCESS_M_S),
             metrics=self._metrics(),
         )
 
