@@ -2,19 +2,20 @@
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from fleet_helpers import free_ports
 
 from fleet.errors import HubAwayError
-from fleet.keys import load_public, load_robot_pair, make_keys
+from fleet.keys import make_keys
 from fleet.messages import EpisodeResult, FallReport, Heartbeat, Tally
 from fleet.operator import ask
 from fleet.processes import environment
+from fleet.sockets import HubAddress
 from fleet.uplink import Line, Uplink
 from robot.description import load
 from robot.experience import Chunk, ChunkHeader
@@ -24,23 +25,11 @@ UP_S = 60.0
 RUN = "import sys, flexor; sys.exit(flexor.main(sys.argv[1:]))"
 
 
-def free_port(count: int = 3) -> int:
-    """The first of `count` ports in a row that are free."""
-    while True:
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
-            first = stack.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            for offset in range(1, count):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port + offset))
-            return port
-
-
 class Place:
     """A folder with keys and a port; everything started in it ends with `close`."""
 
     def __init__(self, path: Path, robots: tuple[str, ...] = ("a", "b")) -> None:
-        self.path, self.keys, self.port = path, path / "keys", free_port(5)
+        self.path, self.keys, self.port = path, path / "keys", free_ports(5)
         self.address = f"127.0.0.1:{self.port}"
         self.processes: list[subprocess.Popen[str]] = []
         self.uplinks: list[Uplink] = []
@@ -82,6 +71,14 @@ class Place:
                 return process
         raise AssertionError(said)
 
+    def robot(self, name: str, artifact: str = "hand_reach", **options: object) -> subprocess.Popen[str]:
+        """A whole robot process, on the mock unless told otherwise."""
+        words = ["fleet", "robot", "--hub", self.address, "--keys", self.keys, "--name", name]
+        words += ["--dir", self.path / name, "--artifact", artifact, "--rate", "fast"]
+        for key, value in options.items():
+            words += [f"--{key.replace('_', '-')}", value]
+        return self.flexor(*words)
+
     def uplink(self, name: str, **beat: object) -> Uplink:
         """A robot that sends heartbeats with these fields."""
         fields = {
@@ -92,12 +89,8 @@ class Place:
             **beat,
         }
         self.beats[name] = fields
-        line = Line(
-            hubs=[("127.0.0.1", self.port)],
-            robot=name,
-            pair=load_robot_pair(self.keys, name),
-            hub_public=load_public(self.keys / "hub.key"),
-        )
+        hub = HubAddress(host="127.0.0.1", port=self.port)
+        line = Line(hubs=[hub], robot=name, keys=self.keys, backoff_max_s=0.5)
         uplink = Uplink(line, self.path / f"spool_{name}", heartbeat=lambda: Heartbeat(**fields))  # type: ignore[arg-type]
         uplink.start()
         self.uplinks.append(uplink)

@@ -1,9 +1,11 @@
 """Jobs are done once: whatever comes late, twice or from the past, and whoever is killed. Pure rules, then the log, then both sides together."""
 
+import contextlib
 import itertools
 
 import msgspec
 import pytest
+from fleet_places import Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fleet_faults import FaultyDisk
@@ -13,6 +15,8 @@ from fleet.errors import StoreFullError
 from fleet.jobs import Added, Finished, Given, JobError, Queue, Returned, Spec, snapshot
 from fleet.jobs_hub import JobQueue
 from fleet.messages import Heartbeat, JobResult
+from fleet.store import read_log
+from fleet.wire import EVENTS
 from fleet.worker import LEASE_SHARE, Worker
 from robot.errors import UnknownNameError
 
@@ -408,3 +412,54 @@ def test_whatever_happens_every_job_is_done_once_and_at_most_once_at_a_time(tmp_
         assert len(set(leases)) == len(leases)
     assert msgspec.to_builtins(book.queue.totals)["done"] == 2
     book.close()
+
+
+# --- real processes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(tmp_path, ("a", "b"))
+    yield place
+    place.close()
+
+
+def test_killed_hub_and_killed_robot_every_job_is_done_once(place):
+    hub = place.hub("--lease-s", 3)
+    robots = {name: place.robot(name, battery_wh=50.0, base_w=5.0, seed=i) for i, name in enumerate("ab")}
+    add = ("fleet", "job", "add", "reach the lid", "hand_reach", "--hub", place.address, "--keys", place.keys)
+    told = place.flexor(*add, "--place", "bench 2", "--repeats", 25)
+    assert "job 1: reach the lid with hand_reach; waiting" in told.communicate(timeout=60)[0]
+    for _ in range(3):
+        place.ask("job_add", task="reach", skill="hand_reach", repeats=25)
+    place.ask("job_add", task="walk", skill="body_walk")
+    under_way = place.wait(lambda o: len([j for j in o["jobs"] if j["state"] == "given"]) == 2, "both work", "job_list")
+    victim = next(job["robot"] for job in under_way["jobs"] if job["state"] == "given")
+    robots[victim].kill()
+    robots[victim].wait()
+    hub.kill()
+    hub.wait()
+    place.hub("--lease-s", 3)
+    place.wait(lambda o: o["done"] >= 2, "the other one works on", "job_list")
+    robots[victim] = place.robot(victim, battery_wh=50.0, base_w=5.0, seed=9)
+    end = place.wait(lambda o: o["done"] == 4, "all are done", "job_list")
+    jobs_of = {job["id"]: job for job in end["jobs"]}
+    assert [job["state"] for job in jobs_of.values()] == ["done"] * 4 + ["waiting"]  # nobody here can walk
+    assert all(job["energy_j"] > 0.0 for id, job in jobs_of.items() if id != "5")
+    assert end["wh_per_task"] > 0.0
+    results = [r for r in results_in_the_log(place.path / "hub") if r.outcome == "done"]
+    assert sorted(r.job for r in results) == [str(i) for i in range(1, 5)]
+    listed = place.flexor("fleet", "job", "list", "--hub", place.address, "--keys", place.keys).communicate(timeout=60)[
+        0
+    ]
+    assert "backlog 1, under way 0, done 4, failed 0" in listed
+    cancelled = place.flexor("fleet", "job", "cancel", 5, "--hub", place.address, "--keys", place.keys)
+    assert cancelled.communicate(timeout=60)[0] == "job 5: cancelled\n"
+    battery = next(r["battery"] for r in place.ask("overview")["robots"] if r["name"] == "a")
+    assert 0.0 < battery < 1.0
+
+
+def results_in_the_log(folder):
+    for _record, payload in read_log(folder, {EVENTS}):
+        with contextlib.suppress(msgspec.MsgspecError):
+            yield msgspec.msgpack.decode(payload, type=JobResult)

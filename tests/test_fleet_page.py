@@ -12,7 +12,8 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 from chromium import BINARY, MISSING, Browser
-from fleet_places import Place, episode, fall, free_port, tally
+from fleet_helpers import free_ports
+from fleet_places import Place, episode, fall, tally
 from onboard_helpers import artifact, model, write
 
 from fleet.answers import MAX_BODY_BYTES, pack_answer, read_answer
@@ -266,7 +267,7 @@ def test_a_histogram_is_cumulative():
 @pytest.fixture
 def place(tmp_path):
     place = Place(tmp_path, ("left", "right", "walker", "spare"))
-    place.web = free_port(1)
+    place.web = free_ports(1)
     yield place
     place.close()
 
