@@ -31,27 +31,25 @@ class Checkpoint:
     """A run as it stood.
 
     Attributes:
-        actor, critic: The networks.
+        actor: The policy.
+        critic: Its state values; None where the learner keeps values of its own among the tables.
         contract: What they were trained under.
         recorded_observations: Some observations of the last iteration, shape (k, n).
         training: Where the policy comes from: env, engine, seed, steps, commit, learner, and more.
-        optimizer: Adam's moments by parameter index, "<i>.exp_avg", "<i>.exp_avg_sq", "<i>.step".
-        hindsight_optimizer, hindsight_memory: The same of the hindsight learner, and the observations it draws from; empty and
-            None where there is none.
-        counters: steps, chapter, learning_rate, seconds.
+        tables: The learner's own arrays: table -> name -> array. An optimiser's are by parameter index, "<i>.exp_avg",
+            "<i>.exp_avg_sq", "<i>.step".
+        counters: steps, chapter, seconds, and the learner's own.
         generators: States of torch and numpy generators.
     """
 
     actor: Actor
-    critic: Critic
     contract: Contract
     recorded_observations: np.ndarray
     training: dict[str, Any]
-    optimizer: dict[str, np.ndarray]
     counters: dict[str, float]
     generators: dict[str, np.ndarray]
-    hindsight_optimizer: dict[str, np.ndarray] = field(default_factory=dict)
-    hindsight_memory: np.ndarray | None = None
+    critic: Critic | None = None
+    tables: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 def make_folder(run: Path) -> None:
@@ -74,20 +72,16 @@ def save(run: Path, checkpoint: Checkpoint) -> None:
     """
     make_folder(run)
     arrays: dict[str, np.ndarray] = {"recorded_observations": checkpoint.recorded_observations}
-    for prefix, module in (("actor", checkpoint.actor), ("critic", checkpoint.critic)):
+    networks = {"actor": checkpoint.actor} | ({} if checkpoint.critic is None else {"critic": checkpoint.critic})
+    for prefix, module in networks.items():
         arrays |= {f"{prefix}/{name}": value.numpy() for name, value in module.state_dict().items()}
-    if checkpoint.hindsight_memory is not None:
-        arrays["hindsight_memory"] = checkpoint.hindsight_memory
-    for prefix, table in (
-        ("optimizer", checkpoint.optimizer),
-        ("hindsight_optimizer", checkpoint.hindsight_optimizer),
-        ("generator", checkpoint.generators),
-    ):
-        arrays |= {f"{prefix}/{name}": np.asarray(value) for name, value in table.items()}
+    for table, columns in checkpoint.tables.items():
+        arrays |= {f"table/{table}/{name}": np.asarray(value) for name, value in columns.items()}
+    arrays |= {f"generator/{name}": np.asarray(value) for name, value in checkpoint.generators.items()}
     arrays |= {f"counter/{name}": np.array(value, dtype=np.float64) for name, value in checkpoint.counters.items()}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    training = {**checkpoint.training, "actor": checkpoint.actor.config, "critic": checkpoint.critic.config}
+    training = {**checkpoint.training, **{name: module.config for name, module in networks.items()}}
     try:
         # The large file first: where there is no room for it, the small ones still belong to the old one.
         replace_file(run / CHECKPOINT_FILE, buffer.getvalue())
@@ -118,8 +112,11 @@ def load(run: Path) -> Checkpoint:
         data = io.BytesIO((run / CHECKPOINT_FILE).read_bytes())  # numpy leaves a file open when it refuses it
         with np.load(data, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        actor, critic = Actor(**training.pop("actor")), Critic(**training.pop("critic"))
+        actor = Actor(**training.pop("actor"))
+        critic = Critic(**training.pop("critic")) if "critic" in training else None
         for prefix, module in (("actor", actor), ("critic", critic)):
+            if module is None:
+                continue
             module.load_state_dict({name: torch.from_numpy(value) for name, value in _under(arrays, prefix).items()})
     except (
         ValueError,
@@ -138,12 +135,15 @@ def load(run: Path) -> Checkpoint:
         contract=contract,
         recorded_observations=arrays["recorded_observations"],
         training=training,
-        optimizer=_under(arrays, "optimizer"),
+        tables=_tables(_under(arrays, "table")),
         counters={name: float(value) for name, value in _under(arrays, "counter").items()},
         generators=_under(arrays, "generator"),
-        hindsight_optimizer=_under(arrays, "hindsight_optimizer"),
-        hindsight_memory=arrays.get("hindsight_memory"),
     )
+
+
+def _tables(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    names = dict.fromkeys(name.partition("/")[0] for name in arrays)
+    return {table: _under(arrays, table) for table in names}
 
 
 def _under(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -18,6 +18,8 @@ def train(
     seed: int = 0,
     envs: int | None = None,
     workers: int = 2,
+    learner: str | None = None,
+    memory: int | None = None,
     resume: bool = False,
     tensorboard: bool = True,
     from_packs: Path | None = None,
@@ -36,10 +38,12 @@ def train(
         seed: Seed of everything drawn.
         envs: Simulated robots; as the task's settings say when left out.
         workers: Processes they are spread over.
+        learner: ppo, or sac: off-policy, which can learn from packs, too; as the task's settings say when left out.
+        memory: Width of a recurrent cell in the policy, 0 for none (ppo).
         resume: Go on with the run in `out`, with its own settings.
         tensorboard: Write event files into the run's folder, beside progress.csv.
-        from_packs: Learn from the packs below this folder instead of from simulation; needs `init`.
-        init: The run whose policy gathered the packs.
+        from_packs: Learn from the packs below this folder, too (sac); with `init` from nothing else.
+        init: The run whose policy gathered the packs: it is improved on them, without simulation.
         json: Write the figures to this file.
 
     Example:
@@ -57,20 +61,29 @@ def train(
     run = out or Path("runs") / f"{artifact_name(env)}-{seed}"
     torch.set_num_threads(1)  # a second one spins between updates and takes a core from the simulators
     torch.set_float32_matmul_precision(MATMUL)
-    if from_packs is not None or init is not None:
+    if init is not None:
         from policies.fleet_learning import improve
 
-        if from_packs is None or init is None:
-            raise TrainingError("learning from packs needs both: --from-packs DIR and --init RUN")
+        if from_packs is None:
+            raise TrainingError("--init RUN improves that run's policy on packs: say --from-packs DIR, too")
         results = improve(init, from_packs, run, env_id=task.env_id, seed=seed, report=print)
     else:
         saved = checkpoint.load(run) if resume else None
         if saved is None and (run / checkpoint.CHECKPOINT_FILE).exists():
             raise TrainingError(f"{run} holds a run already; do: --resume to go on with it, or another --out")
-        config = settings_of(env, engine=engine, hand=hand, seed=seed, num_envs=envs, workers=workers)
+        if from_packs is not None and learner is None:
+            learner = "sac"  # the one that can learn from other policies' steps
+        config = settings_of(
+            env, engine=engine, hand=hand, seed=seed, num_envs=envs, workers=workers, learner=learner, memory=memory
+        )
         if saved is not None:
             config = replace(config_of(saved.training), env_id=env)
-        trainer = Trainer(run, config, resume_from=saved, tensorboard=tensorboard)
+        if from_packs is not None and config.learner != "sac":
+            raise TrainingError(
+                "only --learner sac draws from packs of any policy; PPO needs --init RUN, the policy that acted"
+            )
+        packs = packs_below(from_packs, find_contract(env, hand)) if from_packs is not None else []
+        trainer = Trainer(run, config, resume_from=saved, tensorboard=tensorboard, packs=packs)
         try:
             results = trainer.train(
                 seconds=None if minutes is None else 60.0 * minutes,
@@ -85,6 +98,29 @@ def train(
     )
     if json is not None:
         write_json(json, command="train", seed=seed, results=results)
+
+
+def packs_below(folder: Path, contract) -> list:
+    """The packs of a folder, all of one contract.
+
+    Raises:
+        PackError: None there, or one that is empty, damaged or of another contract; it is named.
+    """
+    from robot.packs import EmptyPackError, find_packs, open_packs
+
+    paths = find_packs(folder)
+    if not paths:
+        raise EmptyPackError(f"no experience pack in {folder}; do: flexor fleet export --dir HUB --out {folder}")
+    return open_packs(paths, contract.sha256)
+
+
+def find_contract(env_id: str, hand: str | None):
+    """The contract of an environment on a robot, without an engine."""
+    from robot.description import load
+    from sim.tasks import find
+
+    task = find(env_id)
+    return task(load(hand or task.default_robot)).contract()
 
 
 def export(run: Path, name: str | None = None, version: str | None = None, out: Path = Path("models")) -> Path:

@@ -111,6 +111,7 @@ def batch_of(saved: Checkpoint, data: Sequences, groups: Groups, config: PPOConf
             f"log densities differ by up to {off.max():.3g}, expected below {LOG_PROB_AGREES}"
         )
     reward = data.reward_terms @ groups.rewards
+    assert saved.critic is not None  # improve() has looked
     value, after = saved.critic(observation).numpy(), saved.critic(torch.from_numpy(data.last_observation)).numpy()
     advantage = np.zeros_like(value, dtype=np.float64)
     low = 0
@@ -159,6 +160,10 @@ def improve(
     saved = checkpoints.load(init)
     if saved.contract.env_id != env_id:
         raise FleetLearningError(f"{init} was trained for {saved.contract.env_id}, not {env_id}")
+    if saved.critic is None:
+        raise FleetLearningError(
+            f"{init} has no critic of states; do: flexor train {env_id} --learner sac --from-packs {packs}"
+        )
     from robot.description import load
 
     task = find(env_id)(load(saved.contract.robot))
@@ -197,7 +202,7 @@ def improve(
             saved,
             recorded_observations=kept,
             training=training,
-            optimizer=checkpoints.optimizer_arrays(learner.optimizer),
+            tables={"optimizer": checkpoints.optimizer_arrays(learner.optimizer)},
             generators={"torch": generator.get_state().numpy()},
         ),
     )

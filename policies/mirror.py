@@ -79,12 +79,13 @@ def mirror_of(contract: Contract, model: RobotModel, privileged_names: Sequence[
     observation: list[tuple[int, float]] = []
     at = 0
     for term in contract.observation:
-        rules = [_rule(term, element, joints) for element in term.elements]
-        moved = [None if rule is None else _found(rule, term.elements) for rule in rules]
+        frame = term.elements[: term.size // term.history]
+        moved = [_found(_rule(term, element, joints), frame) for element in frame]
         if any(place is None for place in moved):
             return None
-        observation += [(at + index, sign) for index, sign in moved]  # type: ignore[misc]
-        at += term.size
+        for _ in range(term.history):  # each moment by itself
+            observation += [(at + place[0], place[1]) for place in moved if place is not None]
+            at += len(frame)
     order = contract.action.joints
     action = [_found((swapped(joint), joints[joint]), order) for joint in order]
     if any(place is None for place in action):
@@ -139,6 +140,8 @@ def _axes(joints: Sequence[Joint]) -> dict[str, np.ndarray]:
 
 def _rule(term: Term, element: str, joints: dict[str, float]) -> Rule | None:
     """What an element of a term becomes."""
+    if term.name == "gait_phase":  # the other foot's turn is half a period later: sine and cosine change sign
+        return element, -1.0
     if element in joints:
         return swapped(element), joints[element]
     return _named(element, term.name)
@@ -147,17 +150,8 @@ def _rule(term: Term, element: str, joints: dict[str, float]) -> Rule | None:
 # Vectors in a frame that turns with the robot: sign of each component. Angular ones are those with one of these words in their name.
 POLAR, AXIAL = {"x": 1.0, "y": -1.0, "z": 1.0}, {"x": -1.0, "y": 1.0, "z": -1.0}
 AXIAL_WORDS = ("gyro", "angular", "torque", "rotation")
-# Single elements by their last word. A gait clock is half a period on: both of its components turn.
-SINGLE = {
-    "forward": 1.0,
-    "sideways": -1.0,
-    "yaw": -1.0,
-    "roll": -1.0,
-    "pitch": 1.0,
-    "height": 1.0,
-    "sin": -1.0,
-    "cos": -1.0,
-}
+# Elements that stand for themselves, by their last word.
+SINGLE = {"forward": 1.0, "sideways": -1.0, "yaw": -1.0, "roll": -1.0, "pitch": 1.0, "height": 1.0}
 
 
 def _named(element: str, term: str = "") -> Rule | None:

@@ -23,6 +23,7 @@ Range = Sequence[float] | np.ndarray | None
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
 SQUASHES = ("none", "tanh")
 
+WIDENING = 2  # of a residual block's inside; SimBa has 4, which costs more than it brings on one core
 HIDDEN_GAIN = sqrt(2.0)  # orthogonal gain of rectifier-like layers (Saxe et al. 2014; Andrychowicz et al. 2021, C59)
 MEAN_GAIN = 0.01  # first actions near zero whatever is observed (Andrychowicz et al. 2021, C57)
 STD_MIN = 0.01  # of an action of -1..1: below it log-probability ratios of PPO explode
@@ -54,6 +55,28 @@ def mlp(sizes: Sequence[int], activation: str, layer_norm: bool = False) -> nn.S
         if layer_norm:
             layers.append(nn.LayerNorm(outputs))
         layers.append(ACTIVATIONS[activation]())
+    return nn.Sequential(*layers)
+
+
+class Residual(nn.Module):
+    """x + f(LayerNorm(x)), f two linear layers with `WIDENING` times the width between them: a block of SimBa (Lee et al. 2025)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.LayerNorm(width),
+            linear(width, WIDENING * width, HIDDEN_GAIN),
+            nn.ReLU(),
+            linear(WIDENING * width, width, 1.0),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+def residual_mlp(inputs: int, width: int, blocks: int) -> nn.Sequential:
+    """A linear layer, residual blocks, LayerNorm: from `inputs` to `width` features."""
+    layers = [linear(inputs, width, 1.0), *(Residual(width) for _ in range(blocks)), nn.LayerNorm(width)]
     return nn.Sequential(*layers)
 
 
@@ -122,6 +145,8 @@ class Actor(nn.Module):
         squash: "tanh" bounds the mean to -1..1.
         layer_norm: LayerNorm before each activation.
         memory: Width of a GRU cell behind the hidden layers, 0 for none. Its state is explicit: whoever acts carries it.
+        blocks: Residual blocks of the last hidden width instead of the hidden layers, 0 for none.
+        state_std: The noise depends on the observation and is added before the tanh, as soft actor-critic has it.
 
     Raises:
         UnknownNameError: Unknown activation or squash.
@@ -140,6 +165,8 @@ class Actor(nn.Module):
         squash: Squash = "none",
         layer_norm: bool = False,
         memory: int = 0,
+        blocks: int = 0,
+        state_std: bool = False,
     ) -> None:
         super().__init__()
         if squash not in SQUASHES:
@@ -156,16 +183,22 @@ class Actor(nn.Module):
             "squash": squash,
             "layer_norm": layer_norm,
             "memory": memory,
+            "blocks": blocks,
+            "state_std": state_std,
         }
         self.observation_size, self.action_size, self.squash = observation_size, action_size, squash
         self.memory_size = memory
         self.inputs = Inputs(observation_size, low, high)
-        self.body = mlp((observation_size, *hidden), activation, layer_norm)
         width = hidden[-1] if hidden else observation_size
+        if blocks:
+            self.body = residual_mlp(observation_size, width, blocks)
+        else:
+            self.body = mlp((observation_size, *hidden), activation, layer_norm)
         if memory:
             self.body.append(nn.GRUCell(width, memory))
         self.head = linear(memory or width, action_size, MEAN_GAIN)
         self.log_std = nn.Parameter(torch.full((action_size,), log(initial_std)))
+        self.std_head = linear(memory or width, action_size, MEAN_GAIN) if state_std else None
 
     @staticmethod
     def for_contract(contract: Contract, **config) -> "Actor":
@@ -201,6 +234,31 @@ class Actor(nn.Module):
             return self.mean(observation), memory
         memory = self.body[-1](self.body[:-1](self.inputs(observation)), memory)
         return self._mean(memory), memory
+
+    def explore(self, observation: Tensor, memory: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Actions with standard normal `noise` made the policy's own, deterministic actions, and the states that follow."""
+        if self.std_head is None:
+            mean, memory = self.step(observation, memory)
+            return mean + torch.exp(self.bounded_log_std) * noise, mean, memory
+        raw, log_std = self._raw(observation)
+        return torch.tanh(raw + torch.exp(log_std) * noise), torch.tanh(raw), memory
+
+    def _raw(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before the tanh, shape (n, action_size) each."""
+        assert self.std_head is not None
+        features = self.body(self.inputs(observation))
+        log_std = (self.log_std + self.std_head(features)).clamp(LOG_STD_MIN, LOG_STD_MAX)
+        return self.head(features), log_std
+
+    def sample_squashed(self, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Actions within -1..1, shape (n, action_size), and their log density, shape (n,); gradients pass through both."""
+        raw, log_std = self._raw(observation)
+        noise = torch.randn(raw.shape, generator=generator)
+        sample = raw + torch.exp(log_std) * noise
+        # log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x)), which keeps its digits where tanh has none left
+        squashing = 2.0 * (log(2.0) - sample - nn.functional.softplus(-2.0 * sample))
+        log_prob = -(0.5 * noise.square() + log_std + LOG_SQRT_2PI + squashing).sum(dim=-1)
+        return torch.tanh(sample), log_prob
 
     def unroll(self, observation: Tensor, memory: Tensor, fresh: Tensor) -> Tensor:
         """Deterministic actions over a stretch of time, shape (t, n, action_size).
@@ -314,10 +372,14 @@ class Critic(nn.Module):
 
 
 class QCritic(nn.Module):
-    """Action value: clip and normalise the observation, append the action, MLP with LayerNorm, one number.
+    """Action value: clip and normalise what is seen, append the action, network with LayerNorm, one number per credit group.
 
     LayerNorm bounds what the value can extrapolate to on actions nobody took (Ball et al. 2023), which learning from shared
     experience needs.
+
+    Args:
+        blocks: Residual blocks of the last hidden width instead of the hidden layers, 0 for none.
+        outputs: Credit groups.
     """
 
     def __init__(
@@ -329,11 +391,14 @@ class QCritic(nn.Module):
         low: Range = None,
         high: Range = None,
         layer_norm: bool = True,
+        blocks: int = 0,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
         self.inputs = Inputs(observation_size, low, high)
-        self.body = mlp((observation_size + action_size, *hidden), activation, layer_norm)
-        self.head = linear(hidden[-1] if hidden else observation_size + action_size, 1, 1.0)
+        width = observation_size + action_size
+        self.body = residual_mlp(width, hidden[-1], blocks) if blocks else mlp((width, *hidden), activation, layer_norm)
+        self.head = linear(hidden[-1] if hidden else width, outputs, 1.0)
 
     @property
     def normalizer(self) -> Normalizer:
@@ -344,5 +409,5 @@ class QCritic(nn.Module):
         self.inputs.update(observation)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Values, shape (...)."""
-        return self.head(self.body(torch.cat([self.inputs(observation), action], dim=-1))).squeeze(-1)
+        """Values, shape (..., outputs)."""
+        return self.head(self.body(torch.cat([self.inputs(observation), action], dim=-1)))

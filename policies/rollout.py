@@ -206,11 +206,10 @@ class Rollout:
                 self._privileged,
                 self._fresh,
             )
-            mean, memory = actor.step(torch.from_numpy(self._observation), self._memory)
+            noise = torch.randn((n, actor.action_size), generator=self._generator)
+            action, mean, memory = actor.explore(torch.from_numpy(self._observation), self._memory, noise)
             if uniform:
-                action = 2.0 * torch.rand(mean.shape, generator=self._generator) - 1.0
-            else:
-                action = mean + torch.exp(log_std) * torch.randn(mean.shape, generator=self._generator)
+                action = torch.erf(noise / 2.0**0.5)  # twice the normal distribution's own function, less one: even
             out["action"][t], out["mean"][t] = action.numpy(), mean.numpy()
             self._memory, self._fresh[:] = memory, False
             clipped = action.clamp(-1.0, 1.0).numpy()

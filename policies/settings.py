@@ -6,6 +6,10 @@ from typing import Any
 
 from policies.hindsight import HindsightConfig
 from policies.ppo import PPOConfig
+from policies.sac import SACConfig
+from robot.errors import UnknownNameError
+
+LEARNERS = ("ppo", "sac")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,8 @@ class TrainConfig:
         chapter_s: Simulated time until all environments start anew and a checkpoint is written, at least two episodes.
         overlap: Simulate with the last policy while learning; without it they take turns.
         mirror: Learn from mirror images too, where the robot has them.
-        ppo, hindsight: Settings of the learners.
+        learner: "ppo" or "sac".
+        ppo, hindsight, sac: Settings of the learners.
     """
 
     env_id: str
@@ -38,8 +43,10 @@ class TrainConfig:
     chapter_s: float = 12.8
     overlap: bool = True
     mirror: bool = True
+    learner: str = "ppo"
     ppo: PPOConfig = field(default_factory=PPOConfig)
     hindsight: HindsightConfig = field(default_factory=HindsightConfig)
+    sac: SACConfig = field(default_factory=SACConfig)
 
 
 # A body falls within a second at first: small noise, a long view, and a step small enough not to forget how to stand.
@@ -94,8 +101,13 @@ def settings_of(env_id: str, **changes: Any) -> TrainConfig:
 
     Args:
         changes: Fields that differ; None leaves one as it is.
+
+    Raises:
+        UnknownNameError: No such learner.
     """
     kept = {name: value for name, value in changes.items() if value is not None}
+    if kept.get("learner", "ppo") not in LEARNERS:
+        raise UnknownNameError("learner", kept["learner"], LEARNERS)
     return replace(TrainConfig(env_id=env_id, **SETTINGS.get(env_id, {})), **kept)
 
 
@@ -107,5 +119,6 @@ def config_from(fields: Mapping[str, Any]) -> TrainConfig:
     """
     made = dict(fields)
     made["hidden"] = tuple(made["hidden"])
-    made["ppo"], made["hindsight"] = PPOConfig(**made["ppo"]), HindsightConfig(**made["hindsight"])
+    for name, kind in (("ppo", PPOConfig), ("hindsight", HindsightConfig), ("sac", SACConfig)):
+        made[name] = kind(**made[name])
     return TrainConfig(**made)

@@ -6,7 +6,7 @@ acted in which step depends on nothing but the numbers, also when simulation and
 """
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
@@ -16,26 +16,25 @@ import numpy as np
 import torch
 
 from policies import checkpoint as checkpoints
-from policies.arrays import Arrays
 from policies.checkpoint import Checkpoint
-from policies.collect import Groups, batch_of
+from policies.collect import Groups
 from policies.curve import Curve, Progress
-from policies.hindsight import Hindsight, applies
 from policies.interrupt import interruptible
+from policies.method import Method
 from policies.mirror import mirror_of
-from policies.networks import Actor, Critic
-from policies.ppo import PPO
+from policies.offpolicy import OffPolicy
+from policies.onpolicy import OnPolicy
 from policies.rollout import EnvFacts, Trajectory
 from policies.sampler import LocalSampler, Place, Sampler, places
 from policies.settings import TrainConfig, config_from
 from policies.tally import Tally
 from robot.description import load
 from robot.errors import FlexorError
+from robot.packs import Pack
 from robot.report import version
 
 REPORT_S = 10.0  # a line about this often
 KEPT_OBSERVATIONS = 256  # travel with the checkpoint, for the export's parity gate
-LOSSES = ("policy_loss", "value_loss", "kl", "hindsight_loss", "learning_rate", "action_std", "restarts")
 
 MakeSampler = Callable[[tuple[Place, ...]], Sampler]
 
@@ -54,9 +53,11 @@ class Trainer:
         make_sampler: Where workers live: processes of this machine, or `RaySampler`'s actors.
         tensorboard: Write TensorBoard's event files, too.
         settings: Keyword arguments of `gymnasium.make` beyond engine and hand, one set for each environment.
+        packs: Experience that an off-policy learner draws from, too.
 
     Raises:
-        TrainingError: The checkpoint is of another environment or contract.
+        TrainingError: The checkpoint is of another environment, contract or learner.
+        MixedContractError: A pack is of another contract.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Trainer:
         make_sampler: MakeSampler = LocalSampler,
         tensorboard: bool = False,
         settings: tuple[dict[str, Any], ...] | None = None,
+        packs: Sequence[Pack] = (),
     ) -> None:
         self.run, self.config = run, config
         base = {"engine": config.engine, "hand": config.hand}
@@ -79,23 +81,20 @@ class Trainer:
         torch.manual_seed(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._chapter, self._steps, self._seconds = 0, 0, 0.0
-        actor, critic = (
-            networks(config, self.facts, self.groups)
-            if resume_from is None
-            else (resume_from.actor, resume_from.critic)
+        mirror = (
+            mirror_of(self.contract, load(self.contract.robot), self.facts.privileged_names) if config.mirror else None
         )
-        mirror = mirror_of(self.contract, load(self.contract.robot), self.facts.privileged_names)
-        self.learner = PPO(actor, critic, config.ppo, self.groups.actions, mirror if config.mirror else None)
-        self.hindsight = (
-            Hindsight(actor, self.contract, config.hindsight, stride=config.num_envs)
-            if config.hindsight.steps and applies(self.contract)
-            else None
+        checkpoints.make_folder(run)
+        self.method: Method = (
+            OnPolicy(config, self.facts, self.groups, mirror, resume_from)
+            if config.learner == "ppo"
+            else OffPolicy(run, config, self.facts, self.groups, mirror, resume_from, packs)
         )
         if resume_from is not None:
             self._restore(resume_from)
         each = settings or ({},) * config.num_envs
         self.sampler = make_sampler(
-            places(config.env_id, [{**base, **changes} for changes in each], config.workers, actor.config)
+            places(config.env_id, [{**base, **changes} for changes in each], config.workers, self.method.actor.config)
         )
         self._tensorboard = tensorboard
         self._recorded = np.zeros((0, self.contract.observation_size), np.float32)
@@ -104,18 +103,13 @@ class Trainer:
     def chapter_iterations(self) -> int:
         """Iterations between two fresh starts: two episodes at least, so that the ends of long ones are seen, too."""
         steps = max(self.config.chapter_s / self.facts.dt_s, 2 * self.facts.max_steps)
-        return ceil(steps / self.config.ppo.horizon)
+        return ceil(steps / self.method.horizon)
 
     def _restore(self, saved: Checkpoint) -> None:
-        checkpoints.restore_optimizer(self.learner.optimizer, saved.optimizer)
-        if self.hindsight is not None:
-            checkpoints.restore_optimizer(self.hindsight.optimizer, saved.hindsight_optimizer)
-            self.hindsight.memory = torch.from_numpy(np.array(saved.hindsight_memory))
+        self.method.restore(saved.tables, saved.counters)
         self._generator.set_state(torch.from_numpy(np.array(saved.generators["torch"])))
         self._chapter, self._steps = int(saved.counters["chapter"]), int(saved.counters["steps"])
         self._seconds = saved.counters["seconds"]
-        self.learner.learning_rate = saved.counters["learning_rate"]
-        self.learner.apply_rate()
 
     def train(
         self,
@@ -138,8 +132,8 @@ class Trainer:
             TrainingError: A loss is not finite or a value exploded; the last checkpoint is from before that.
             CheckpointError: The disk is full; the last checkpoint is kept.
         """
-        checkpoints.make_folder(self.run)
-        curve = Curve(self.run, (*self.facts.metric_names, *LOSSES), self._steps, tensorboard=self._tensorboard)
+        names = (*self.facts.metric_names, *self.method.losses, "restarts")
+        curve = Curve(self.run, names, self._steps, tensorboard=self._tensorboard)
         tally = Tally(self.facts, clock, self._steps, self._seconds, seconds, steps)
         last: Progress | None = None
 
@@ -177,15 +171,16 @@ class Trainer:
         self, over: Callable[[], bool], tally: Tally, say: Callable[[dict[str, float]], None]
     ) -> dict[str, float]:
         """One chapter; the learner's figures of its last iteration."""
-        iterations, horizon = self.chapter_iterations, self.config.ppo.horizon
+        iterations = self.chapter_iterations
         self.sampler.reset(_chapter_seed(self.config.seed, self._chapter))
+        self.method.begin()
         losses: dict[str, float] = {}
         for iteration in range(iterations):
             if not self.sampler.pending:
-                self.sampler.ask(self.weights(), horizon)
+                self._ask()
             path = self.sampler.take()
             if self.config.overlap and iteration + 1 < iterations and not over():
-                self.sampler.ask(self.weights(), horizon)  # simulated while this process learns
+                self._ask()  # simulated while this process learns
             losses = self._learn(path)
             self._steps += path.steps
             tally.add(path)
@@ -198,52 +193,38 @@ class Trainer:
         self._chapter += 1
         return losses
 
+    def _ask(self) -> None:
+        weights = {name: value.numpy() for name, value in self.method.actor.state_dict().items()}
+        self.sampler.ask(weights, self.method.horizon, uniform=self.method.explores_evenly(self._steps))
+
     def _learn(self, path: Trajectory) -> dict[str, float]:
-        learner, config = self.learner, self.config.ppo
         try:
-            batch = batch_of(path, learner.critic, self.groups, gamma=config.gamma, lam=config.lam)
-            losses = learner.update(batch, self._generator)
-            if self.hindsight is not None:
-                self.hindsight.remember(batch.observation)
-                losses["hindsight_loss"] = self.hindsight.learn(self._generator)
-            learner.actor.update_normalizer(batch.observation)
-            learner.critic.update_normalizer(batch.seen)
+            losses = self.method.learn(path, self._generator)
         except (FloatingPointError, ValueError) as error:
             raise TrainingError(
                 f"training diverged after {self._steps} steps: {error}; {self.run} keeps the last good checkpoint.\n"
-                f"  do: --resume with another --seed, or a smaller learning rate in policies/settings.py"
+                f"  do: --resume goes on from there; a smaller learning rate is in policies/settings.py"
             ) from error
-        self._recorded = batch.observation[:: max(1, len(batch.observation) // KEPT_OBSERVATIONS)][
-            :KEPT_OBSERVATIONS
-        ].numpy()
-        return {
-            **losses,
-            "learning_rate": learner.learning_rate,
-            "action_std": float(learner.actor.std.detach().mean()),
-            "restarts": float(self.sampler.restarts),
-        }
-
-    def weights(self) -> Arrays:
-        """What a worker needs to act."""
-        return {name: value.numpy() for name, value in self.learner.actor.state_dict().items()}
+        observation = path.observation.reshape(-1, path.observation.shape[-1])
+        self._recorded = observation[:: max(1, len(observation) // KEPT_OBSERVATIONS)][:KEPT_OBSERVATIONS].copy()
+        return {**losses, "restarts": float(self.sampler.restarts)}
 
     def _save(self, seconds: float) -> None:
+        self.method.save(self.run)
         checkpoints.save(
             self.run,
             Checkpoint(
-                actor=self.learner.actor,
-                critic=self.learner.critic,
+                actor=self.method.actor,
+                critic=self.method.critic,
                 contract=self.contract,
                 recorded_observations=self._recorded,
-                training=training_record(self.config, self._steps, seconds),
-                optimizer=checkpoints.optimizer_arrays(self.learner.optimizer),
-                hindsight_optimizer=checkpoints.optimizer_arrays(self.hindsight.optimizer) if self.hindsight else {},
-                hindsight_memory=self.hindsight.memory.numpy() if self.hindsight else None,
+                training=training_record(self.config, self._steps, seconds, self.method.name),
+                tables=self.method.tables(),
                 counters={
                     "chapter": self._chapter,
                     "steps": self._steps,
                     "seconds": seconds,
-                    "learning_rate": self.learner.learning_rate,
+                    **self.method.counters(),
                 },
                 generators={"torch": self._generator.get_state().numpy()},
             ),
@@ -266,35 +247,14 @@ def check_same_task(run: Path, saved: Checkpoint, facts: EnvFacts) -> None:
     if saved.contract != facts.contract:
         raise TrainingError(f"{run} was trained under another contract of {facts.contract.env_id}; start a new run")
     width = facts.contract.observation_size + len(facts.privileged_names)
-    if saved.critic.config["observation_size"] != width:
+    if saved.critic is not None and saved.critic.config["observation_size"] != width:
         raise TrainingError(
             f"{run} has a critic of {saved.critic.config['observation_size']} inputs, {facts.contract.env_id} now gives it "
             f"{width}; start a new run"
         )
 
 
-def networks(config: TrainConfig, facts: EnvFacts, groups: Groups) -> tuple[Actor, Critic]:
-    """Fresh networks for an environment."""
-    contract, n = facts.contract, len(facts.privileged_names)
-    actor = Actor.for_contract(
-        contract,
-        hidden=config.hidden,
-        activation=config.activation,
-        initial_std=config.initial_std,
-        memory=config.memory,
-    )
-    critic = Critic(
-        contract.observation_size + n,
-        hidden=config.hidden,
-        activation=config.activation,
-        low=np.concatenate([contract.observation_low, np.full(n, -np.inf)]),
-        high=np.concatenate([contract.observation_high, np.full(n, np.inf)]),
-        outputs=groups.rewards.shape[1],
-    )
-    return actor, critic
-
-
-def training_record(config: TrainConfig, steps: int, seconds: float) -> dict[str, Any]:
+def training_record(config: TrainConfig, steps: int, seconds: float, learner: str) -> dict[str, Any]:
     """Where a policy comes from, for the artifact."""
     return {
         "env": config.env_id,
@@ -303,7 +263,7 @@ def training_record(config: TrainConfig, steps: int, seconds: float) -> dict[str
         "steps": steps,
         "commit": git_commit(),
         "version": version(),
-        "learner": "ppo + hindsight" if config.hindsight.steps else "ppo",
+        "learner": learner,
         "wall_s": round(seconds, 1),
         "command": f"flexor train {config.env_id} --engine {config.engine} --seed {config.seed} --steps {steps}",
         "config": asdict(config),

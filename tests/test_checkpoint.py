@@ -31,7 +31,7 @@ def made() -> tuple[Checkpoint, PPO]:
             contract=contract,
             recorded_observations=np.ones((4, contract.observation_size), np.float32),
             training={"env": contract.env_id, "seed": 3},
-            optimizer=checkpoints.optimizer_arrays(ppo.optimizer),
+            tables={"optimizer": checkpoints.optimizer_arrays(ppo.optimizer)},
             counters={"steps": 7.0},
             generators={"torch": torch.Generator().manual_seed(5).get_state().numpy()},
         ),
@@ -44,6 +44,8 @@ def test_networks_optimizer_counters_and_generators_come_back_to_the_bit(tmp_pat
     checkpoints.save(tmp_path, saved)
     loaded = checkpoints.load(tmp_path)
     compared = 0
+    assert saved.critic is not None
+    assert loaded.critic is not None
     for ours, theirs in ((saved.actor, loaded.actor), (saved.critic, loaded.critic)):
         for name, value in ours.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[name]), name
@@ -53,10 +55,10 @@ def test_networks_optimizer_counters_and_generators_come_back_to_the_bit(tmp_pat
     assert loaded.counters == saved.counters
     assert loaded.training == saved.training
     fresh = PPO(loaded.actor, loaded.critic, PPOConfig(), ppo.groups)
-    checkpoints.restore_optimizer(fresh.optimizer, loaded.optimizer)
+    checkpoints.restore_optimizer(fresh.optimizer, loaded.tables["optimizer"])
     again = checkpoints.optimizer_arrays(fresh.optimizer)
-    assert set(again) == set(saved.optimizer)
-    for name, value in saved.optimizer.items():
+    assert set(again) == set(saved.tables["optimizer"])
+    for name, value in saved.tables["optimizer"].items():
         np.testing.assert_array_equal(again[name], value)
     np.testing.assert_array_equal(loaded.generators["torch"], saved.generators["torch"])
 

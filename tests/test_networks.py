@@ -217,7 +217,7 @@ def test_layer_norm_bounds_the_value_of_actions_nobody_took():
     torch.manual_seed(0)
     observation, far = torch.zeros(1, 3), torch.full((1, 2), 1e6)
     bounded, unbounded = QCritic(3, 2, hidden=(32, 32)), QCritic(3, 2, hidden=(32, 32), layer_norm=False)
-    assert bounded(observation, far).shape == (1,)
+    assert bounded(observation, far).shape == (1, 1)
     assert bounded(observation, far).abs().item() < 100.0
     assert unbounded(observation, far).abs().item() > 1e4
 

@@ -134,10 +134,10 @@ def test_a_diverged_loss_keeps_the_last_good_checkpoint(whole, tmp_path, monkeyp
         trainer.train(seconds=None, steps=CHAPTER_STEPS, report=lambda line: None, clock=_tick)
         good = (tmp_path / checkpoints.CHECKPOINT_FILE).read_bytes()
 
-        def explode(batch, generator):
+        def explode(path, generator):
             raise FloatingPointError("loss is nan")
 
-        monkeypatch.setattr(trainer.learner, "update", explode)
+        monkeypatch.setattr(trainer.method, "learn", explode)
         with pytest.raises(training.TrainingError, match="keeps the last good checkpoint"):
             trainer.train(seconds=None, steps=9 * CHAPTER_STEPS, report=lambda line: None, clock=_tick)
     finally:
@@ -183,5 +183,5 @@ def test_a_run_of_packs_cannot_be_resumed_as_a_simulation_run():
 
 
 def test_settings_survive_the_record():
-    record = training.training_record(replace(CONFIG, seed=5), steps=10, seconds=1.0)
+    record = training.training_record(replace(CONFIG, seed=5), steps=10, seconds=1.0, learner="ppo")
     assert config_of(record) == replace(CONFIG, seed=5)

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from policies.export.errors import UnsupportedLayerError
+from policies.networks import Residual
 from robot.artifacts import STATE_IN, STATE_OUT
 
 
@@ -93,6 +94,10 @@ def _gru_cell(graph: Graph, name: str, layer: nn.GRUCell, x: str) -> str:
     return graph.node("Add", STATE_OUT, new, kept)
 
 
+def _residual(graph: Graph, name: str, layer: Residual, x: str) -> str:
+    return graph.node("Add", name, x, emit(graph, f"{name}.body", layer.body, x))
+
+
 Emitter = Callable[[Graph, str, nn.Module, str], str]
 
 LAYERS: dict[type[nn.Module], Emitter] = {
@@ -100,6 +105,7 @@ LAYERS: dict[type[nn.Module], Emitter] = {
     nn.LayerNorm: _layer_norm,  # type: ignore[dict-item]
     nn.GRUCell: _gru_cell,  # type: ignore[dict-item]
     nn.SiLU: _silu,  # type: ignore[dict-item]
+    Residual: _residual,  # type: ignore[dict-item]
     nn.ELU: lambda graph, name, layer, x: graph.node("Elu", name, x, alpha=float(layer.alpha)),  # type: ignore[arg-type]
     nn.ReLU: lambda graph, name, layer, x: graph.node("Relu", name, x),
     nn.Tanh: lambda graph, name, layer, x: graph.node("Tanh", name, x),
