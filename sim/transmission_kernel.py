@@ -12,7 +12,14 @@ import numpy as np
 from numba import njit
 
 from robot.errors import FlexorError
-from robot.transmission.parameters import AMBIENT_C, COPPER_PER_K, ENERGY_TERMS, Parameters, TransmissionState
+from robot.transmission.parameters import (
+    AMBIENT_C,
+    COPPER_PER_K,
+    CREEP_RAD_S,
+    ENERGY_TERMS,
+    Parameters,
+    TransmissionState,
+)
 
 MOTOR_STATE = ["spool_rad", "spool_rad_s", "current_a", "winding_c", "case_c"]
 CABLE_STATE = ["contact_m", "tension_spool_n", "tension_joint_n", "damping_n"]
@@ -32,6 +39,7 @@ def _substep(x, ix):  # pragma: no cover - compiled
     qd, o = x[o : o + m], o + m
     tau, o = x[o : o + m], o + m
     target, o = x[o : o + motors], o + motors
+    target_step, o = x[o : o + motors], o + motors
     energy, o = x[o : o + 7], o + 7
     ms, o = x[o : o + 5 * motors].reshape(5, motors), o + 5 * motors
     cs, o = x[o : o + 8 * n].reshape(4, 2 * n), o + 8 * n
@@ -85,6 +93,7 @@ def _substep(x, ix):  # pragma: no cover - compiled
         ohm = motor[i, 5] * (1.0 + COPPER_PER_K * (t_w - AMBIENT_C))
         siemens = 1.0 / ohm
         peak, stall, back = motor[i, 6] * derate, motor[i, 7] * siemens, motor[i, 8] * siemens
+        target[i] += target_step[i]
         error = target[i] - theta
         if i < n:
             omega = (momentum + h * kp * error) / (J + h * (kd + h * kp + yielding))
@@ -145,7 +154,7 @@ def _substep(x, ix):  # pragma: no cover - compiled
             omega = omega0
             tau[gear_joint[i - n]] += torque
             mechanical += h * torque * omega
-        current = torque * (motor[i, 15] if torque * omega >= 0.0 else motor[i, 16])
+        current = torque * (motor[i, 15] if torque * omega >= -CREEP_RAD_S * abs(torque) else motor[i, 16])
         copper = ohm * current * current
         rotor = motor[i, 3] * current * omega
         t_w += motor[i, 11] * (copper - (t_w - t_c) * motor[i, 12])
@@ -179,7 +188,8 @@ class TransmissionKernel:
     Attributes:
         parameters: The numbers.
         q_rad, qd_rad_s: Write the joint state here before a step, shape (m,).
-        target_rad: Spool targets, shape (n + g,).
+        target_rad: Where the servos stand, shape (n + g,); moved by `target_step_rad` before each substep acts on it.
+        target_step_rad: How far a drive that interpolates its target moves it per substep, shape (n + g,); 0 at first.
         torque_nm: Joint torques after a step, shape (m,).
 
     Raises:
@@ -191,7 +201,7 @@ class TransmissionKernel:
         self.parameters, self.substep_s = p, substep_s
         arms, start = _arm_rows(p)
         tables = (_motor_rows(p, substep_s), _cable_rows(p), _joint_rows(p), arms)
-        state = 1 + 3 * m + motors + len(ENERGY_TERMS) + len(MOTOR_STATE) * motors + len(CABLE_STATE) * 2 * n
+        state = 1 + 3 * m + 2 * motors + len(ENERGY_TERMS) + len(MOTOR_STATE) * motors + len(CABLE_STATE) * 2 * n
         self._x = np.concatenate([np.zeros(state), *(table.ravel() for table in tables)])
         joints = p.arm_joint[_flexor_arms(p)]
         self._ix = np.concatenate([[n, motors - n, m, len(joints)], start, joints, p.gear_joint]).astype(np.int64)
@@ -203,7 +213,8 @@ class TransmissionKernel:
             at += count
             return self._x[at - count : at]
 
-        self.q_rad, self.qd_rad_s, self.torque_nm, self.target_rad = take(m), take(m), take(m), take(motors)
+        self.q_rad, self.qd_rad_s, self.torque_nm = take(m), take(m), take(m)
+        self.target_rad, self.target_step_rad = take(motors), take(motors)
         views = {"energy_j": take(len(ENERGY_TERMS))}
         views |= {name: take(motors) for name in MOTOR_STATE} | {name: take(2 * n) for name in CABLE_STATE}
         self._views = {item.name: views[item.name] for item in fields(TransmissionState)}

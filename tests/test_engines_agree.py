@@ -1,7 +1,6 @@
 """PyBullet and MuJoCo under one transmission: half a second after a step that touches nothing, they agree.
 
-Without friction some joints still ring then, and the engines are out of step with each other: PyBullet has no armature, so a
-joint there also carries the rotors of the joints behind it (docs/simulation.md). Those are bounded more widely, and by name.
+With friction and without. A command passes the drives as in life: interpolated over a control period.
 """
 
 import numpy as np
@@ -16,12 +15,6 @@ from sim import engines
 HAND = load("hand22")
 SPAN_RAD = HAND.upper_rad - HAND.lower_rad
 AGREE = 0.02  # of a joint's range, 0.5 s after a step
-RINGING = {
-    "wrist_flexion": 0.08,
-    "wrist_deviation": 0.08,
-    "little_arch": 0.04,
-    "thumb_rotation": 0.04,
-}  # without friction
 STEPS = 13  # 0.52 s
 
 
@@ -87,17 +80,17 @@ def test_the_engines_agree_on_a_step_of_one_joint(real, joint):
 
 
 @pytest.mark.parametrize("joint", range(len(HAND.joints)), ids=HAND.joint_names)
-def test_without_friction_they_agree_where_nothing_rings_on(smooth, joint):
+def test_without_friction_they_agree_too(smooth, joint):
     share, words = apart(smooth, joint)
-    assert share < RINGING.get(HAND.joint_names[joint], AGREE), words
+    assert share < AGREE, words
 
 
-def test_rotors_half_as_heavy_again_in_one_of_them_would_be_seen(smooth):
+def test_rotors_twice_as_heavy_in_one_of_them_would_be_seen(smooth):
     _, hand = smooth
     target = HAND.home_rad + 0.2 * SPAN_RAD
     right, _ = response(hand, target)
     armature = hand.mj_model.dof_armature.copy()
-    hand.mj_model.dof_armature[:] = 1.5 * armature
+    hand.mj_model.dof_armature[:] = 2.0 * armature
     heavy, _ = response(hand, target)
     hand.mj_model.dof_armature[:] = armature
     assert (np.abs(right - heavy) / SPAN_RAD).max() > AGREE

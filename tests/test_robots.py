@@ -148,9 +148,38 @@ def test_neither_cable_of_any_hand_runs_slack_over_the_range():
         model = load(name)
         p = Parameters.of(model)
         for q in np.random.default_rng(0).uniform(model.lower_rad, model.upper_rad, (50, len(model.joints))):
-            state = TransmissionState.at_rest(p, q)
-            assert state.tension_joint_n.min() > 3.9
-            assert state.tension_joint_n.max() < 4.1
+            flexor, extensor = TransmissionState.at_rest(p, q).tension_joint_n.reshape(-1, 2).T
+            assert flexor == pytest.approx(4.0, abs=0.1)
+            assert extensor * p.spool[1::2] == pytest.approx(flexor * p.spool[0::2], rel=0.05)  # balanced on the spool
+
+
+def test_a_hand_at_rest_pulls_at_no_joint_and_needs_no_current():
+    for name in ("hand11", "hand22"):  # hand25's arms grow with posture
+        model = load(name)
+        p = replace(Parameters.of(model), spring_stiffness=np.zeros(len(model.joints)))
+        state = TransmissionState.at_rest(p, model.home_rad)
+        torque = step(
+            p, state, model.home_rad, np.zeros(p.n_joints), p.spool_target(model.home_rad, model.home_rad), 0.005
+        )
+        assert np.abs(torque).max() < 1e-9
+        assert np.abs(state.current_a).max() < 1e-9
+
+
+def test_a_joint_is_said_to_bear_and_reach_what_its_motor_and_arms_give():
+    checked = 0
+    for name in ("hand11", "hand22", "hand25"):
+        model = load(name)
+        for tendon in model.tendons:
+            pull = tendon.motor.peak_torque_nm / tendon.spool_flexor_m
+            speed = tendon.motor.no_load_speed_rad_s * tendon.spool_flexor_m
+            for driven in tendon.driven:
+                joint = model.joints[model.index(driven)]
+                arm = next(arm for arm in tendon.arms if arm.joint == driven)
+                least, most = sorted(arm.flexor_m + arm.flexor_slope_m * q for q in (joint.lower_rad, joint.upper_rad))
+                assert 0.95 * pull * least <= joint.max_torque_nm <= 1.05 * pull * most, (name, driven)
+                assert 0.95 * speed / most <= joint.max_speed_rad_s <= 1.05 * speed / least, (name, driven)
+                checked += 1
+    assert checked == 14 + 25 + 28
 
 
 # body28 and humanoid

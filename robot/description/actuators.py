@@ -98,7 +98,8 @@ class Tendon:
         spool_flexor_m, spool_extensor_m: Radii of the two steps of the spool [m].
         stiffness_n_m: EA/L of one cable from spool to insertion [N/m].
         damping_n_s_m: Internal damping of one cable [N s/m].
-        pretension_n: Tension of both cables at rest [N].
+        pretension_n: Tension of the flexor at rest [N]. The extensor's balances it on the stepped spool, so that a hand at rest
+            needs no current: `extensor_pretension_n`.
         friction: Capstan coefficient mu.
         wrap_rad: Wrap angle over all guides at the zero posture [rad].
         servo_stiffness_n_m, servo_damping_n_s_m: Position servo of the drive, in cable units [N/m], [N s/m].
@@ -137,6 +138,11 @@ class Tendon:
     def driven(self) -> tuple[str, ...]:
         """The joints that the pair drives, the one it is named for first."""
         return (self.joint, *self.also)
+
+    @property
+    def extensor_pretension_n(self) -> float:
+        """Tension of the extensor at rest, where both cables turn the spool alike [N]."""
+        return self.pretension_n * self.spool_flexor_m / self.spool_extensor_m
 
     def ratio(self, joint: str) -> float:
         """Spool angle per angle of a joint that the pair passes, at the zero posture."""

@@ -71,8 +71,8 @@ def _insert_roll(
             bone,
             (0.0, 1.0, 0.0),
             range_deg,
-            torque_nm=0.5,
-            speed_rad_s=30.0,
+            torque_nm=0.65,
+            speed_rad_s=25.0,
             source="human: passive roll of the knuckle, third axis of the thumb's saddle joint; ranges assumed",
         ),
     )

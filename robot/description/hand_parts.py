@@ -3,7 +3,7 @@
 Palm frame at the wrist's deviation axis: x to the thumb side, y to the fingertips, z out of the palm. Right hands.
 """
 
-from math import radians
+from math import radians, sqrt
 
 from robot.description.model import ZERO, Arm, Geom, Joint, Motor, Tendon, Vec3
 from robot.description.motors import SMALL, SPOOL_M
@@ -11,12 +11,13 @@ from robot.description.motors import SMALL, SPOOL_M
 # Cable: 0.8 mm UHMWPE braid, 26-42 kN/m over 0.25-0.40 m of run (derived from EA/L with a braid modulus; docs/robot.md).
 CABLE_N_M = 30.0e3
 WRIST_CABLE_N_M = 100.0e3  # 1.5 mm braid: stiffness grows with the cross section
-CABLE_DAMPING_N_S_M = 15.0  # assumed: damping ratio about 0.05 of the joint against its tendon
-PRETENSION_N = 4.0  # in-vivo passive tendon force is 1-9 N (Schuind 1992)
+CABLE_DAMPING_S = (
+    5.0e-4  # damping over stiffness, a property of the braid; assumed: 15 N s/m at 30 kN/m, ratio about 0.05
+)
+PRETENSION_N = 4.0  # of the flexor; in-vivo passive tendon force is 1-9 N (Schuind 1992)
 CAPSTAN_MU = 0.08  # UHMWPE on smooth aluminium about 0.10, less over the idlers
 WRAP_RAD = 1.5  # assumed: guides at the spool, wrist and metacarpal together, straight hand
 SERVO_N_M = 30.0e3  # as stiff as the cable: the drive adds no more sag than the tendon does
-SERVO_DAMPING_N_S_M = 800.0  # critical for the reflected rotor: 2 sqrt(k J) / r, J = 5.1e-4 kg m2, r = 10 mm
 
 
 FLEX: Vec3 = (1.0, 0.0, 0.0)  # distal towards the palm
@@ -76,7 +77,8 @@ def pull_pull(
     """A pull-pull pair; `passes` lists the other joints it crosses, with the flexor's arm there [mm].
 
     Every arm of the extensor, and its step of the spool, is the flexor's times extensor_mm / flexor_mm, so that neither cable
-    runs slack whatever the posture: the stepped spool and the stepped idlers of a pull-pull drive.
+    runs slack whatever the posture: the stepped spool and the stepped idlers of a pull-pull drive. The servo is critically damped
+    for the rotor it turns: half of that lets wrist and thumb ring for half a second, twice that makes fingers slow.
     """
     ratio = extensor_mm / flexor_mm
     arms = [(joint, flexor_mm), *passes]
@@ -96,11 +98,11 @@ def pull_pull(
         spool_flexor_m=SPOOL_M,
         spool_extensor_m=SPOOL_M * ratio,
         stiffness_n_m=stiffness_n_m,
-        damping_n_s_m=CABLE_DAMPING_N_S_M,
+        damping_n_s_m=CABLE_DAMPING_S * stiffness_n_m,
         pretension_n=PRETENSION_N,
         friction=CAPSTAN_MU,
         wrap_rad=WRAP_RAD,
         servo_stiffness_n_m=servo_n_m,
-        servo_damping_n_s_m=SERVO_DAMPING_N_S_M,
+        servo_damping_n_s_m=2.0 * sqrt(servo_n_m * motor.spool_inertia_kg_m2) / SPOOL_M,
         source=source,
     )

@@ -3,9 +3,12 @@
 Published (Shadow Robot, sr_dexterous_hand_documentation, md_motor_unit.rst): small unit 3 W, 131:1, tendon load 65 N
 continuous and 110 N at full power; large unit 6 W, 128:1, 190 N. Windings, rotors and thermal paths are not published.
 Assumed: a spool of 10 mm; a no-load cable speed of 150 mm/s (42 mm of full flexor excursion in about 0.3 s; an older Shadow
-hand closes in 0.2 s); a stall tension of twice the peak, where the drive's current limit holds the motor at the published
-load; 75 % for a four-stage planetary gear; a rotor of 0.3 g cm2 (13 mm coreless class); thermal paths that make the
-published continuous load just bearable in ambient air of 25 deg C. docs/robot.md works the numbers through.
+hand closes in 0.2 s), 120 for the large; a stall tension of twice the small unit's peak, and for the large one what gives it
+twice the small one's power, as published: 2 * 220 N * 150 mm/s / 120 mm/s = 550 N; the drive's current limit holds both at the
+published load; 75 % for a four-stage planetary gear; rotors of 0.3 and 0.8 g cm2 (13 and 16 mm coreless classes).
+Thermal paths are what makes the published continuous loads true: at 65 and 190 N for ever, in air of 25 deg C, windings settle
+at 106 and 109 deg C, just below where the drive begins to cut. That takes 16 and 6 K/W from winding to air, a third to a half of
+what data sheets give for such motors free in air, so they are clamped in a metal frame. docs/robot.md works it through.
 """
 
 from robot.description.model import Motor
@@ -59,7 +62,7 @@ SMALL = gear_motor(
     no_load_m_s=0.150,
     rotor_inertia_kg_m2=3.0e-8,
     winding_k_w=8.0,
-    case_k_w=12.0,
+    case_k_w=8.0,
     winding_j_k=1.0,
     case_j_k=18.0,
     source="Shadow md_motor_unit.rst (131:1, 110 N, 3 W); winding, rotor and thermal paths assumed, see module text",
@@ -69,11 +72,11 @@ LARGE = gear_motor(
     "large",
     gear_ratio=128.0,
     peak_n=190.0,
-    stall_n=500.0,
+    stall_n=550.0,
     no_load_m_s=0.120,
     rotor_inertia_kg_m2=8.0e-8,
-    winding_k_w=4.0,
-    case_k_w=6.0,
+    winding_k_w=2.5,
+    case_k_w=3.5,
     winding_j_k=2.5,
     case_j_k=40.0,
     source="Shadow md_motor_unit.rst (128:1, 190 N, 6 W); winding, rotor and thermal paths assumed, see module text",

@@ -14,6 +14,9 @@ from robot.description.model import RobotModel
 
 AMBIENT_C = 25.0
 COPPER_PER_K = 0.00393  # temperature coefficient of copper's resistance at 25 deg C
+# A motor that gives way more slowly than this still counts as holding: its gear does not help it. Without it, a hold's current
+# would hang on the sign of a speed that has decayed to rounding.
+CREEP_RAD_S = 0.05
 CONTACT_AT = (
     1.0 / 3.0
 )  # share of the stretch between spool and the lumped guide; the implicit side gets the stiffer piece
@@ -112,6 +115,7 @@ class Parameters:
                     by_encoder.append(a.by_encoder)
                 start.append(len(joint))
         stiffness = cables(lambda t: t.stiffness_n_m)
+        pretension = np.array([[t.pretension_n, t.extensor_pretension_n] for t in tendons], dtype=np.float64)
         limit = model.joint_inertia_kg_m2 * (TURN * LIMIT_NATURAL_HZ) ** 2
         peak = np.array([j.max_torque_nm for j in model.joints])
         limit_stiffness = np.maximum(limit, peak)  # where a joint carries no armature: one radian at peak torque
@@ -134,7 +138,7 @@ class Parameters:
             stiffness_spool=stiffness / CONTACT_AT,
             stiffness_joint=stiffness / (1.0 - CONTACT_AT),
             damping=cables(lambda t: t.damping_n_s_m),
-            slack_offset=cables(lambda t: t.pretension_n) / stiffness,
+            slack_offset=pretension.reshape(-1) / stiffness,
             friction=cables(lambda t: t.friction),
             wrap=cables(lambda t: t.wrap_rad),
             arm_start=np.array(start, dtype=np.int64),

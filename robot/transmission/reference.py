@@ -17,7 +17,7 @@ A gear drive is the same motor with its joint for a spool, no cable, the joint's
 
 import numpy as np
 
-from robot.transmission.parameters import AMBIENT_C, COPPER_PER_K, Parameters, TransmissionState
+from robot.transmission.parameters import AMBIENT_C, COPPER_PER_K, CREEP_RAD_S, Parameters, TransmissionState
 
 
 def step(
@@ -84,7 +84,7 @@ def step(
     passive += p.spring_stiffness * (p.spring_rest - q_rad) - p.bearing_damping * qd_rad_s
 
     # electricity and heat
-    driving = torque * omega >= 0.0
+    driving = torque * omega >= -CREEP_RAD_S * np.abs(torque)
     current = torque / (p.torque_per_amp * np.where(driving, p.efficiency, 1.0 / p.efficiency))
     copper = resistance * current**2
     rotor = p.torque_per_amp * current * omega

@@ -159,6 +159,7 @@ class SimulatedRobot(ABC):
         self.kernel.reset(TransmissionState.at_rest(self.kernel.parameters, q))
         self.kernel.q_rad[:], self.kernel.qd_rad_s[:] = q, qd
         self._target_rad = self._in_range(target)
+        self.kernel.target_rad[:] = self.kernel.parameters.spool_target(self._target_rad, q)
         self._last_finite_rad = q.copy()
         self._pushes = ()
         self._steps = 0
@@ -192,7 +193,9 @@ class SimulatedRobot(ABC):
         target = checked_target(command, self._model.joint_names)
         self._target_rad = self._in_range(target)
         kernel = self.kernel
-        kernel.target_rad[:] = kernel.parameters.spool_target(self._target_rad, kernel.q_rad)
+        # Interpolated position mode: over the control period the drives move their targets evenly to where they shall be.
+        goal_rad = kernel.parameters.spool_target(self._target_rad, kernel.q_rad)
+        kernel.target_step_rad[:] = (goal_rad - kernel.target_rad) / self._substeps
         self._energy_before_j = self.energy_j
         self._advance(self._substeps)
         self._pushes = ()
