@@ -144,10 +144,9 @@ def test_links_are_where_the_description_puts_them(yard):
     q = np.random.default_rng(0).uniform(BODY.lower_rad, BODY.upper_rad)
     yard.begin(Start(q_rad=q, base_position_m=np.array([0.0, 0.0, 3.0]), base_quat_xyzw=turn))
     rotation, origin = yard.world_state().links
-    ours, at = LinkPoses(BODY).at(q)
-    matrix = quat_matrix(turn)
-    np.testing.assert_allclose(rotation, matrix @ ours, atol=1e-6)
-    np.testing.assert_allclose(origin, at @ matrix.T + [0.0, 0.0, 3.0], atol=1e-6)
+    ours, at = LinkPoses(BODY).at(q, np.array([0.0, 0.0, 3.0, *turn]))
+    np.testing.assert_allclose(rotation, ours, atol=1e-6)
+    np.testing.assert_allclose(origin, at, atol=1e-6)
 
 
 def test_free_flight_follows_a_parabola_and_keeps_its_spin(engine):

@@ -5,7 +5,7 @@ Frame of speeds: heading, x where the pelvis points, seen from above, y to the l
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from math import exp, hypot
+from math import acos, degrees, exp, hypot
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class Gait:
         yaw_rad_s: Turning, to the left positive.
         roll_rad_s, pitch_rad_s: Angular velocity of the pelvis about its x and y axes.
         down: Where gravity points in the pelvis' frame: (0, 0, -1) when upright.
+        heading: Cosine and sine of the way the pelvis points.
         height_m: Of the pelvis over z = 0.
         left_n, right_n: Force on each sole.
     """
@@ -53,6 +54,7 @@ class Gait:
     roll_rad_s: float
     pitch_rad_s: float
     down: tuple[float, float, float]
+    heading: tuple[float, float]
     height_m: float
     left_n: float
     right_n: float
@@ -78,6 +80,7 @@ def gait_of(state: RobotState, world: WorldState) -> Gait:
         roll_rad_s=roll,
         pitch_rad_s=pitch,
         down=(2.0 * (w * y - x * z), -2.0 * (w * x + y * z), 2.0 * (x * x + y * y) - 1.0),
+        heading=(cos, sin),
         height_m=float(world.base_position_m[2]),
         left_n=float(world.tip_force_n[0]),
         right_n=float(world.tip_force_n[1]),
@@ -92,6 +95,11 @@ def near(error: float, width: float) -> float:
 def tilt(gait: Gait) -> float:
     """Squared sine of the pelvis' tilt."""
     return gait.down[0] ** 2 + gait.down[1] ** 2
+
+
+def tilt_deg(gait: Gait) -> float:
+    """The pelvis' tilt [deg]."""
+    return degrees(acos(max(-1.0, min(1.0, -gait.down[2]))))
 
 
 def unrest(gait: Gait) -> float:
@@ -135,6 +143,13 @@ class BodyTask(Task):
         self._quiet = np.array([model.index(name) for name in quiet])
         self._push_n = np.zeros(3)
         self._push_steps = 0
+        self._seen: tuple[WorldState, Gait] | None = None
+
+    def gait(self, state: RobotState, world: WorldState) -> Gait:
+        """`gait_of`, worked out once per moment."""
+        if self._seen is None or self._seen[0] is not world:
+            self._seen = world, gait_of(state, world)
+        return self._seen[1]
 
     @abstractmethod
     def extra_terms(self) -> tuple[Term, ...]:
@@ -219,10 +234,9 @@ class BodyTask(Task):
         return float(away @ away) / away.size
 
     def privileged(self, state: RobotState, world: WorldState) -> np.ndarray:
-        gait = gait_of(state, world)
-        x, y, z, w = world.base_quat_xyzw.tolist()
-        cos, sin = 1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + z * w)
-        push = self._push_n if self._push_steps else np.zeros(3)
+        gait = self.gait(state, world)
+        push_x, push_y, _ = self._push_n.tolist() if self._push_steps else (0.0, 0.0, 0.0)
+        cos, sin = gait.heading
         return np.array(
             [
                 gait.forward_m_s,
@@ -231,8 +245,8 @@ class BodyTask(Task):
                 gait.height_m,
                 gait.left_n,
                 gait.right_n,
-                cos * push[0] + sin * push[1],
-                cos * push[1] - sin * push[0],
+                cos * push_x + sin * push_y,
+                cos * push_y - sin * push_x,
             ]
         )
 

@@ -7,7 +7,7 @@ import numpy as np
 from robot.contract import Term
 from robot.description.model import RobotModel
 from robot.state import RobotState
-from sim.tasks.body import TOUCH_N, BodyTask, gait_of, jerk, near, tilt, unrest
+from sim.tasks.body import TOUCH_N, BodyTask, jerk, near, tilt, tilt_deg, unrest
 from sim.tasks.task import Judgement
 from sim.world import Ground, Push, Start, World, WorldState
 
@@ -65,11 +65,11 @@ class BodyStand(BodyTask):
         return self.pushing()
 
     def judge(self, state: RobotState, world: WorldState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
-        gait = gait_of(state, world)
+        gait = self.gait(state, world)
         speed = (gait.forward_m_s**2 + gait.left_m_s**2) ** 0.5
         power = min(max(world.electrical_w, 0.0), 5000.0)
         self._steps += 1
-        self._sums += (speed, np.degrees(np.arcsin(min(1.0, tilt(gait) ** 0.5))), power)
+        self._sums += (speed, tilt_deg(gait), power)
         mean_speed, mean_tilt, mean_power = (self._sums / self._steps).tolist()
         both = 0.5 * (gait.left_n > TOUCH_N) + 0.5 * (gait.right_n > TOUCH_N)
         return Judgement(

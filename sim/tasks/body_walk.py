@@ -1,6 +1,7 @@
 """BodyWalk: follow commands of forward speed and turning, on flat and uneven ground, pushed every five seconds."""
 
 from collections.abc import Sequence
+from math import exp, pi, sin
 
 import msgspec
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from robot.contract import Term
 from robot.description.model import RobotModel
 from robot.state import RobotState
-from sim.tasks.body import TOUCH_N, BodyTask, Gait, gait_of, jerk, near, term, tilt, unrest
+from sim.tasks.body import TOUCH_N, BodyTask, Gait, jerk, near, term, tilt, tilt_deg, unrest
 from sim.tasks.task import Judgement
 from sim.world import Ground, Push, Start, World, WorldState
 
@@ -17,6 +18,7 @@ RAMP_M_S2, RAMP_RAD_S2 = 0.8, 1.2  # how fast a command reaches its new value
 HOLD_S = (3.0, 7.0)  # how long a command stays
 STANDING = 0.1  # share of commands that say: stand
 STILL = 0.08  # commands below this, in m/s and rad/s, are standing
+SWING_RAD = 0.5  # knees bend by this much in a swing: 8 cm under the sole when hip and ankle go along
 CYCLE_S, STANCE = 0.8, 0.55  # of the gait clock: a step takes half a cycle, a foot stands for more than half of it
 PUSH_EVERY_S, PUSH_M_S = 5.0, 0.4
 UNEVEN_M = 0.02
@@ -29,6 +31,11 @@ def feet_in_time(gait: Gait, phase: float, *, standing: bool) -> float:
     right_phase = (phase + 0.5) % 1.0
     left, right = (standing or phase < STANCE), (standing or right_phase < STANCE)
     return 0.5 * ((gait.left_n > TOUCH_N) == left) + 0.5 * ((gait.right_n > TOUCH_N) == right)
+
+
+def bent(phase: float) -> float:
+    """How far a knee is bent beyond standing at a phase of its leg: not while it stands, most in the middle of its swing [rad]."""
+    return SWING_RAD * sin(pi * (phase - STANCE) / (1.0 - STANCE)) if phase > STANCE else 0.0
 
 
 def progress(speed: float, command: float) -> float:
@@ -66,6 +73,7 @@ class BodyWalk(BodyTask):
         "sideways",
         "alive",
         "feet",
+        "knees",
         "upright",
         "height",
         "unrest",
@@ -78,13 +86,14 @@ class BodyWalk(BodyTask):
 
     def __init__(self, model: RobotModel) -> None:
         super().__init__(model)
+        self._knees = np.array([model.index("left_knee"), model.index("right_knee")])
         self._begin()
 
     def _begin(self) -> None:
         self._command, self._wanted = np.zeros(2), np.zeros(2)
         self._change_s = self._push_s = 0.0
-        self._slow = np.zeros(2)  # error of speed and turning, averaged over a cycle
-        self._sums = np.zeros(5)
+        self._slow = [0.0, 0.0]  # error of speed and turning, averaged over a cycle
+        self._sums = [0.0] * 5
         self._steps = 0
         self._push_steps = 0
 
@@ -128,7 +137,7 @@ class BodyWalk(BodyTask):
         return self.pushing()
 
     def judge(self, state: RobotState, world: WorldState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
-        gait = gait_of(state, world)
+        gait = self.gait(state, world)
         speed, turn = self._command.tolist()
         standing = abs(speed) < STILL and abs(turn) < STILL
         phase = (state.time_s / CYCLE_S) % 1.0
@@ -140,6 +149,7 @@ class BodyWalk(BodyTask):
             "sideways": -1.0 * gait.left_m_s**2,
             "alive": 0.3,
             "feet": 0.3 * feet_in_time(gait, phase, standing=standing),
+            "knees": 0.6 * self._knees_in_time(state, phase, standing=standing),
             "upright": -3.0 * tilt(gait),
             "height": -20.0 * min(0.0, gait.height_m - 0.85) ** 2,
             "unrest": -0.05 * unrest(gait),
@@ -156,21 +166,30 @@ class BodyWalk(BodyTask):
             metrics=self._metrics(),
         )
 
+    def _knees_in_time(self, state: RobotState, phase: float, *, standing: bool) -> float:
+        """1 where both knees bend as the clock says, 0.3 where one misses a whole swing."""
+        left, right = (state.q_rad[self._knees] - self._home[self._knees]).tolist()
+        if not standing:
+            left, right = left - bent(phase), right - bent((phase + 0.5) % 1.0)
+        return exp(-5.0 * (left * left + right * right))
+
     def _note(self, gait: Gait, power_w: float) -> None:
-        share = 1.0 / (SLOW_S * self.control_hz)
-        error = np.array([gait.forward_m_s, gait.yaw_rad_s]) - self._command
-        self._slow += share * (error - self._slow)
+        share, dt = 1.0 / (SLOW_S * self.control_hz), 1.0 / self.control_hz
+        speed, turn = self._command.tolist()
+        slow = self._slow
+        slow[0] += share * (gait.forward_m_s - speed - slow[0])
+        slow[1] += share * (gait.yaw_rad_s - turn - slow[1])
         self._steps += 1
-        tilt_deg = float(np.degrees(np.arcsin(min(1.0, tilt(gait) ** 0.5))))
-        self._sums += (abs(self._slow[0]), abs(self._slow[1]), tilt_deg, power_w, gait.forward_m_s / self.control_hz)
+        for i, value in enumerate((abs(slow[0]), abs(slow[1]), tilt_deg(gait), power_w, dt * gait.forward_m_s)):
+            self._sums[i] += value
 
     def _metrics(self) -> dict[str, float]:
         n = self._steps
-        speed, turn, tilt_deg, power, walked = self._sums.tolist()
+        speed, turn, tilted, power, walked = self._sums
         return {
             "speed_error_m_s": speed / n,
             "turn_error_rad_s": turn / n,
-            "tilt_deg": tilt_deg / n,
+            "tilt_deg": tilted / n,
             "power_w": power / n,
             "walked_m": walked,
             "survived_s": n / self.control_hz,
