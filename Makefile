@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check bench bench-peers
+.PHONY: lerobot-check help setup demo test test-slow check bench bench-peers
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,3 +39,14 @@ bench: $(STAMP) ## the figures this project quotes, measured on this machine
 bench-peers: ## the peers' environment, for `flexor bench sim --peers`
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --disable-pip-version-check -q gymnasium-robotics "mujoco<3.4"
+
+# What reading a dataset needs of lerobot, without its robots, simulators and video; torch as this project pins it.
+LEROBOT := lerobot==0.4.4
+LEROBOT_NEEDS := torch==2.13.0 torchvision==0.28.0 "datasets>=4,<5" "huggingface-hub>=0.34.2,<0.36" "av>=15,<16" "draccus==0.10.0" \
+	accelerate deepdiff einops fsspec jsonlines packaging pandas pillow termcolor
+
+lerobot-check: $(STAMP) ## the real lerobot, in an environment of its own (1.5 GB), reads an exported dataset
+	test -x .venv-lerobot/bin/python || $(PYTHON) -m venv .venv-lerobot
+	.venv-lerobot/bin/pip install --disable-pip-version-check -q --no-deps $(LEROBOT)
+	.venv-lerobot/bin/pip install --disable-pip-version-check -q $(LEROBOT_NEEDS)
+	@$(BIN)/pytest -m slow tests/test_fleet_exports.py

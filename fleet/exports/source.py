@@ -1,0 +1,295 @@
+"""Whole episodes out of a hub's log, each step once. The first pass notes where every chunk is; episodes are then read one at a time."""
+
+import json
+import mmap
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fleet.errors import FleetError, RecordError
+from fleet.segment import head_of, walk
+from fleet.wire import STEPS
+from robot.contract import Contract, ContractError
+from robot.errors import UnknownNameError
+from robot.experience import Chunk, ExperienceError, decode, read_header
+
+
+class ExportError(FleetError):
+    """Something that cannot be exported as it is; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """Where one chunk is."""
+
+    segment: Path
+    start: int
+    size: int
+    first_step: int
+    steps: int
+    ended: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """Steps of one episode without a hole. An episode with a hole is two of these.
+
+    Attributes:
+        first_step: 0 unless its beginning is not in the log.
+        ended: "terminated", "truncated", or "no" where the end is not in the log.
+    """
+
+    id: str
+    robot: str
+    policy_sha256: str
+    cohort: str
+    start_time_ns: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def first_step(self) -> int:
+        return self.pieces[0].first_step
+
+    @property
+    def steps(self) -> int:
+        return sum(piece.steps for piece in self.pieces)
+
+    @property
+    def ended(self) -> str:
+        return self.pieces[-1].ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lived:
+    """An episode's arrays, whole.
+
+    Attributes:
+        observation, action, reward, log_prob, success, time_s: As in `robot.experience.Chunk`, all steps.
+        last_observation: After the last action.
+    """
+
+    episode: Episode
+    observation: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    log_prob: np.ndarray
+    success: np.ndarray
+    time_s: np.ndarray
+    last_observation: np.ndarray
+
+    @property
+    def done(self) -> np.ndarray:
+        """True at the last step of an episode whose end is known, shape (steps,)."""
+        done = np.zeros(len(self.reward), dtype=bool)
+        done[-1] = self.episode.ended != "no"
+        return done
+
+
+@dataclass
+class _Found:
+    """What the first pass knows of one episode."""
+
+    robot: str
+    policy_sha256: str
+    cohort: str
+    start_time_ns: int
+    pieces: dict[int, Piece] = field(default_factory=dict)
+
+
+class Source:
+    """One contract's episodes in a hub's log; the hub may be running.
+
+    Args:
+        folder: The hub's folder.
+        contract_sha256: Which experience; "" where the log holds only one kind.
+        include_banned: Also that of policies that were rolled back.
+        progress: Called with the share of the log that has been read, 0 to 1.
+
+    Attributes:
+        episodes: In the order they began in the log.
+        bad_records: Records of the steps stream that are no chunks, or whose bytes are bad.
+        left_out: Records of banned policies.
+
+    Raises:
+        UnknownNameError: No experience of that contract; the known ones are listed.
+        ExportError: No experience at all, or of several contracts and none was named.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        contract_sha256: str = "",
+        *,
+        include_banned: bool = False,
+        progress: Callable[[float], None] = lambda _share: None,
+    ) -> None:
+        self.folder = folder
+        self.bad_records = self.left_out = 0
+        self._banned = frozenset() if include_banned else _banned(folder)
+        self._reward_names: dict[str, tuple[str, ...]] = {}
+        self._hz: dict[str, float] = {}
+        found = self._scan(progress)
+        self.contract_sha256 = _choose(folder, contract_sha256, found)
+        self.reward_names = self._reward_names[self.contract_sha256]
+        self.episodes = [run for id, e in found[self.contract_sha256].items() for run in _runs(id, e)]
+
+    @property
+    def steps(self) -> int:
+        return sum(episode.steps for episode in self.episodes)
+
+    @cached_property
+    def contract(self) -> Contract | None:
+        """What the columns mean; None where the hub never got it."""
+        try:
+            return Contract.from_json((self.folder / "contracts" / f"{self.contract_sha256}.json").read_text())
+        except (OSError, ContractError):
+            return None
+
+    @property
+    def control_hz(self) -> float:
+        return self.contract.control_hz if self.contract else self._hz[self.contract_sha256]
+
+    @property
+    def robot_model(self) -> str:
+        return self.contract.robot if self.contract else "unknown"
+
+    @property
+    def task(self) -> str:
+        return self.contract.env_id if self.contract else f"contract {self.contract_sha256[:12]}"
+
+    def names(self, observation_size: int, action_size: int) -> tuple[list[str], list[str]]:
+        """Of the observation's and the action's columns; numbers where the contract is not known."""
+        contract = self.contract
+        if contract is None or (contract.observation_size, contract.action_size) != (observation_size, action_size):
+            return [f"obs_{i}" for i in range(observation_size)], [f"action_{i}" for i in range(action_size)]
+        observation = []
+        for term in contract.observation:
+            now = len(term.elements) // term.history
+            for i, element in enumerate(term.elements):
+                past = f".{i // now}_ago" if i >= now else ""
+                observation.append(f"{term.name}.{element}{past}")
+        return observation, list(contract.action.joints)
+
+    def read(self) -> Iterator[Lived]:
+        """All episodes, one at a time."""
+        maps: dict[Path, mmap.mmap] = {}
+        try:
+            for episode in self.episodes:
+                yield _lived(episode, [self._chunk(piece, maps) for piece in episode.pieces])
+        finally:
+            for data in maps.values():
+                data.close()
+
+    def _chunk(self, piece: Piece, maps: dict[Path, mmap.mmap]) -> Chunk:
+        if piece.segment not in maps:
+            with piece.segment.open("rb") as file:
+                maps[piece.segment] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return decode(maps[piece.segment][piece.start : piece.start + piece.size])
+
+    def _scan(self, progress: Callable[[float], None]) -> dict[str, dict[str, _Found]]:
+        """Contract -> episode id -> pieces. A number that is in the log twice, and steps that are (from two hubs), count once."""
+        found: dict[str, dict[str, _Found]] = {}
+        seen: set[tuple[str, int, int, int]] = set()
+        paths = sorted((self.folder / "log").glob("*.seg"))
+        for done, path in enumerate(paths):
+            progress(done / len(paths))
+            data = path.read_bytes()
+            try:
+                start = head_of(data)[1]
+            except RecordError:
+                continue
+            for record in walk(data, start, check_payloads=False):
+                if record.kind != 0 or record.stream != STEPS or record.tombstone or (*record.key, record.seq) in seen:
+                    continue
+                seen.add((*record.key, record.seq))
+                try:
+                    header, _ = read_header(record.payload(data))
+                except (RecordError, ExperienceError):
+                    self.bad_records += 1
+                    continue
+                if header.policy_sha256 in self._banned:
+                    self.left_out += 1
+                    continue
+                self._reward_names.setdefault(header.contract_sha256, header.reward_names)
+                self._hz.setdefault(header.contract_sha256, header.control_hz)
+                episodes = found.setdefault(header.contract_sha256, {})
+                episode = episodes.setdefault(
+                    header.episode_id,
+                    _Found(
+                        robot=record.robot,
+                        policy_sha256=header.policy_sha256,
+                        cohort=header.cohort,
+                        start_time_ns=header.start_time_ns,
+                    ),
+                )
+                episode.pieces.setdefault(
+                    header.first_step,
+                    Piece(
+                        segment=path,
+                        start=record.payload_start,
+                        size=record.payload_bytes,
+                        first_step=header.first_step,
+                        steps=header.steps,
+                        ended=header.ended,
+                    ),
+                )
+        return found
+
+
+def _runs(id: str, found: _Found) -> Iterator[Episode]:
+    """Stretches of an episode without a hole; steps that overlap what is there are left out."""
+    run: list[Piece] = []
+    for _, piece in sorted(found.pieces.items()):
+        end = run[-1].first_step + run[-1].steps if run else piece.first_step
+        if piece.first_step < end:
+            continue
+        if piece.first_step > end:
+            yield _episode(id, found, run)
+            run = []
+        run.append(piece)
+    yield _episode(id, found, run)
+
+
+def _episode(id: str, found: _Found, run: list[Piece]) -> Episode:
+    return Episode(
+        id=id,
+        robot=found.robot,
+        policy_sha256=found.policy_sha256,
+        cohort=found.cohort,
+        start_time_ns=found.start_time_ns,
+        pieces=tuple(run),
+    )
+
+
+def _lived(episode: Episode, chunks: list[Chunk]) -> Lived:
+    columns = ("observation", "action", "reward", "log_prob", "success", "time_s")
+    return Lived(
+        episode=episode,
+        **{name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in columns},
+        last_observation=chunks[-1].last_observation,
+    )
+
+
+def _choose(folder: Path, contract_sha256: str, found: Collection[str]) -> str:
+    if not found:
+        raise ExportError(f"{folder}: no experience in its log; is that a hub's folder, and has it received any?")
+    if not contract_sha256 and len(found) > 1:
+        known = ", ".join(sorted(found))
+        raise ExportError(f"{folder} holds experience of {len(found)} contracts; say which with --contract: {known}")
+    match = [sha256 for sha256 in found if sha256.startswith(contract_sha256)]
+    if len(match) != 1:
+        raise UnknownNameError("contract in the log", contract_sha256, sorted(found))
+    return match[0]
+
+
+def _banned(folder: Path) -> frozenset[str]:
+    """Policies that were rolled back: what they did is suspect, and left out."""
+    try:
+        return frozenset(json.loads((folder / "director.json").read_text()).get("banned", []))
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError, AttributeError) as error:
+        raise ExportError(f"{folder}/director.json: {error}; with --include-banned it is not needed") from error
