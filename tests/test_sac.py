@@ -297,5 +297,5 @@ def test_its_exported_file_gives_the_actions_of_the_network(facts):
 
 
 def properties(actor: Actor, contract: Contract) -> dict[str, str]:
-    training = {"env": contract.env_id, "engine": "mujoco", "seed": 0, "steps": 1, "commit": "0"}
+    training = {"env": contract.env_id, "engine": "mujoco", "seed": 0, "steps": 1, "commit": "0", "learner": "sac"}
     return metadata.properties(actor, contract, load(contract.robot), training)
