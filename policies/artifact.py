@@ -32,14 +32,19 @@ class PolicyFile:
     Attributes:
         session: The open file.
         contract: What the file says it expects.
-        sha256: Hash of the file's bytes.
+        data: The file's bytes.
         label: `name/version` where the folder says so.
     """
 
     session: onnxruntime.InferenceSession
     contract: Contract
-    sha256: str
+    data: bytes
     label: str
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file's bytes."""
+        return hashlib.sha256(self.data).hexdigest()
 
     @staticmethod
     def from_bytes(data: bytes, label: str = "(bytes)") -> "PolicyFile":
@@ -69,7 +74,12 @@ class PolicyFile:
         ):
             if shapes.get(name) != [1, width]:
                 raise ArtifactFileError(f"{label}: {name!r} must be [1, {width}], got {shapes.get(name)}")
-        return PolicyFile(session, contract, hashlib.sha256(data).hexdigest(), label)
+        if shapes.get(artifacts.STATE_IN) != shapes.get(artifacts.STATE_OUT):
+            raise ArtifactFileError(
+                f"{label}: {artifacts.STATE_IN!r} and {artifacts.STATE_OUT!r} must be alike, got "
+                f"{shapes.get(artifacts.STATE_IN)} and {shapes.get(artifacts.STATE_OUT)}"
+            )
+        return PolicyFile(session, contract, data, label)
 
     @staticmethod
     def load(folder: Path) -> "PolicyFile":
@@ -89,12 +99,52 @@ class PolicyFile:
         """How the policy came about, as its exporter said."""
         return json.loads(self.properties.get(artifacts.TRAINING_KEY, "{}"))
 
+    @cached_property
+    def memory_size(self) -> int:
+        """Width of the recurrent state, 0 where there is none."""
+        return next((port.shape[1] for port in self.session.get_inputs() if port.name == artifacts.STATE_IN), 0)
+
+    def step(self, observation: np.ndarray, memory: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(action, joint targets [rad], the state that follows) for one observation of shape (n,), float32.
+
+        Args:
+            memory: Recurrent state, shape (memory_size,); zeros at an episode's start.
+        """
+        feed = {artifacts.OBSERVATION: np.ascontiguousarray(observation, dtype=np.float32)[None]}
+        names = [artifacts.ACTIONS, artifacts.JOINT_TARGETS]
+        if not self.memory_size:
+            action, target = self.session.run(names, feed)
+            return np.asarray(action)[0], np.asarray(target)[0], memory
+        feed[artifacts.STATE_IN] = np.ascontiguousarray(memory, dtype=np.float32)[None]
+        action, target, after = self.session.run([*names, artifacts.STATE_OUT], feed)
+        return np.asarray(action)[0], np.asarray(target)[0], np.asarray(after)[0]
+
+    @property
+    def initial_memory(self) -> np.ndarray:
+        """The recurrent state at an episode's start, shape (memory_size,)."""
+        return np.zeros(self.memory_size, dtype=np.float32)
+
     def run(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(action, joint targets [rad]) for one observation of shape (n,), each of shape (m,), float32."""
-        row = np.ascontiguousarray(observation, dtype=np.float32)[None]
-        action, target = self.session.run([artifacts.ACTIONS, artifacts.JOINT_TARGETS], {artifacts.OBSERVATION: row})
-        return np.asarray(action)[0], np.asarray(target)[0]
+        """(action, joint targets [rad]) at an episode's start for one observation of shape (n,), each of shape (m,), float32."""
+        action, target, _ = self.step(observation, self.initial_memory)
+        return action, target
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """The mean action for one observation, clipped to -1..1 as the contract says, shape (m,), float32."""
         return np.clip(self.run(observation)[0], -1.0, 1.0)
+
+
+class FileAct:
+    """A policy file that acts through an episode: it carries the recurrent state, and `begin` puts it back to zero."""
+
+    def __init__(self, policy: PolicyFile) -> None:
+        self._policy = policy
+        self.begin()
+
+    def begin(self) -> None:
+        """An episode starts."""
+        self._memory = self._policy.initial_memory
+
+    def __call__(self, observation: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+        action, _, self._memory = self._policy.step(observation, self._memory)
+        return np.clip(action, -1.0, 1.0)

@@ -6,6 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 MATMUL = "highest"
+EXTRA_FIGURES = (  # of an evaluation: key, word, unit
+    ("energy_j", "energy", " J"),
+    ("heat_j", "heat in the windings", " J"),
+    ("winding_max_c", "hottest winding", " deg C"),
+    ("action_change", "action change", " per step"),
+)
 
 
 def train(
@@ -123,19 +129,34 @@ def find_contract(env_id: str, hand: str | None):
     return task(load(hand or task.default_robot)).contract()
 
 
-def export(run: Path, name: str | None = None, version: str | None = None, out: Path = Path("models")) -> Path:
+def export(
+    run: Path,
+    name: str | None = None,
+    version: str | None = None,
+    out: Path = Path("models"),
+    release: bool = False,
+    episodes: int = 100,
+    workers: int = 2,
+    json: Path | None = None,
+) -> Path:
     """Turn a training run into an artifact: policy.onnx, golden.npz, card.md.
 
-    Refuses when the file and the network differ by more than 1e-5, when a weight is not finite, and to overwrite a version.
+    Refuses when the file and the network differ by more than 1e-5, when a weight is not finite, and to overwrite a version. With
+    --release it is measured on both engines: where success on the one it was not trained on is more than 10 points below, or the file
+    acts otherwise than the network, it stays a draft, and the card says why.
 
     Args:
         run: Folder of the run, as `flexor train` prints it.
         name: Name of the artifact, snake_case; from the environment when left out (HandReach-v0 becomes hand_reach).
         version: v1, v2, ...; the next free one when left out.
         out: The models folder.
+        release: Ask the release gate, and write what it found into the card.
+        episodes: Of each engine, for the gate.
+        workers: Processes they are spread over.
+        json: Write the gate's figures to this file.
 
     Example:
-        flexor export runs/hand_reach-0 --name hand_reach
+        flexor export runs/hand_reach-0 --name hand_reach --release
     """
     from policies import checkpoint
     from policies.export import export as write
@@ -151,7 +172,35 @@ def export(run: Path, name: str | None = None, version: str | None = None, out: 
         training=saved.training,
     )
     print(f"{folder}: policy.onnx, golden.npz, card.md")
+    if release:
+        _release(folder, saved, episodes=episodes, workers=workers, json=json)
     return folder
+
+
+def _release(folder: Path, saved, *, episodes: int, workers: int, json: Path | None) -> None:
+    from policies.export import write_card
+    from policies.gate import ENV_SEED, GateError, judge
+    from robot.report import machine, write_json
+
+    verdict = judge(folder, saved, episodes=episodes, workers=workers, progress=lambda engine: told(engine))
+    results = {f"{folder.parent.name} on {engine}": result.as_dict() for engine, result in verdict.results.items()}
+    here = machine()
+    write_card(folder, results, f"{here['cpu']}, {here['cores']} cores", verdict.sentence())
+    print(table(list(results.values())))
+    if json is not None:
+        figures = {engine: result.as_dict() for engine, result in verdict.results.items()}
+        write_json(
+            json,
+            command="export",
+            seed=ENV_SEED,
+            results={"released": not verdict.reasons, "reasons": verdict.reasons, "engines": figures},
+        )
+    if verdict.reasons:
+        reasons = "".join(f"\n  {reason}" for reason in verdict.reasons)
+        raise GateError(
+            f"{folder} stays a draft:{reasons}\n  do: train longer or with wider randomisation; the card says so, too"
+        )
+    print(f"{folder}: released")
 
 
 def artifact_name(env_id: str) -> str:
@@ -169,55 +218,71 @@ def eval_(
     seed: int = 0,
     baselines: bool = False,
     randomization: bool = True,
+    nominal: bool = False,
+    workers: int = 2,
     json: Path | None = None,
 ) -> None:
     """Measure an exported policy: success, return and task figures with 95 % intervals, on fixed seeds.
 
-    It is the file that is measured, run by onnxruntime, not the network it came from.
+    It is the file that is measured, run by onnxruntime, not the network it came from. Beside the task's own figures: electrical energy
+    and motor heat per episode, the hottest winding, and how much the action changes from step to step.
 
     Args:
         artifact: Folder of an artifact, or the name of a shipped one (hand_reach, hand_reach/v1).
-        engine: pybullet or mujoco.
+        engine: pybullet, mujoco, or both.
         episodes: How many; at least 100 for a figure worth quoting.
         seed: Seed of the first episode; the others count up from it.
         baselines: Measure the zero, random and scripted policies on the same episodes.
         randomization: Whether the robot's numbers vary between episodes.
+        nominal: Measure it without randomisation as well.
+        workers: Processes the episodes are spread over; the figures do not depend on it.
         json: Write the figures to this file.
 
     Example:
-        flexor eval hand_reach --engine pybullet --episodes 100 --baselines --json eval.json
+        flexor eval hand_reach --engine both --episodes 100 --nominal --baselines --json eval.json
     """
-    from policies.evaluate import BASELINES, margin, with_baselines
+    from policies.evaluate import BASELINES, evaluate, margin, with_baselines
     from robot.report import write_json
+    from sim.engines import ENGINES
 
-    started = time.monotonic()
+    engines = tuple(ENGINES) if engine == "both" else (engine,)
+    settings = {"episodes": episodes, "seed": seed, "workers": workers}
+    rows: dict[str, dict] = {}
+    results: dict = {}
+    for each in engines:
+        varied = (True, False) if nominal and randomization else (randomization,)
+        for vary in varied:
+            label = f"{each}{'' if vary else ', nominal'}"
+            how = {**settings, "engine": each, "randomization": vary, "progress": told(label)}
+            measured = with_baselines(artifact, BASELINES, **how) if baselines else {"": evaluate(artifact, **how)}
+            policy, *others = measured.values()
+            row = policy.as_dict()
+            if baselines:
+                row["baselines"] = {other.policy: other.as_dict() for other in others}
+                row["margins"] = {other.policy: margin(policy, other) for other in others}
+            rows[label] = row
+            results = results or dict(row)  # the first row is what scripts read
+            print(table([result.as_dict() for result in measured.values()]), flush=True)
+    if json is not None:
+        write_json(json, command="eval", seed=seed, results={**results, "rows": rows} if len(rows) > 1 else results)
+
+
+def told(what: str):
+    """Something that shows how far an evaluation has come, on a terminal only."""
+    started, first = time.monotonic(), 0
 
     def progress(done: int, of: int) -> None:
-        nonlocal started
-        if done == 1:  # the rate is that of the policy at hand; each starts anew
-            started = time.monotonic()
-        if sys.stderr.isatty() and done > 1:
-            rate = (done - 1) / (time.monotonic() - started)
+        nonlocal started, first
+        if done < first or not first:  # the rate is that of the policy at hand; each starts anew
+            started, first = time.monotonic(), done
+        if sys.stderr.isatty() and done > first:
+            rate = (done - first) / (time.monotonic() - started)
             left = f"{rate:.1f} episodes/s, {(of - done) / rate:.0f} s left"
-            print(f"\r{done}/{of} episodes, {left}   ", end="" if done < of else "\n", file=sys.stderr, flush=True)
+            print(
+                f"\r{what}: {done}/{of} episodes, {left}   ", end="" if done < of else "\n", file=sys.stderr, flush=True
+            )
 
-    measured = with_baselines(
-        artifact,
-        BASELINES if baselines else (),
-        engine=engine,
-        episodes=episodes,
-        seed=seed,
-        randomization=randomization,
-        progress=progress,
-    )
-    policy, *others = measured.values()
-    print(table([result.as_dict() for result in measured.values()]))
-    if json is not None:
-        results = policy.as_dict()
-        if baselines:
-            results["baselines"] = {other.policy: other.as_dict() for other in others}
-            results["margins"] = {other.policy: margin(policy, other) for other in others}
-        write_json(json, command="eval", seed=seed, results=results)
+    return progress
 
 
 def sim(
@@ -265,7 +330,7 @@ def sim(
 
 def table(results: list[dict]) -> str:
     """Results as an aligned table for a terminal, one row per policy."""
-    rows = [("policy", "engine", "n", "success", "95 % interval", "return", "95 % interval")]
+    rows = [("policy", "engine", "robots", "n", "success", "95 % interval", "return", "95 % interval")]
     for result in results:
         low, high = result["success_ci95"]
         spread = result["return_ci95"]
@@ -273,6 +338,7 @@ def table(results: list[dict]) -> str:
             (
                 result["policy"],
                 result["engine"],
+                "varied" if result["randomization"] else "nominal",
                 str(result["episodes"]),
                 f"{100.0 * result['success']:.1f} %",
                 f"{100.0 * low:.1f} to {100.0 * high:.1f} %",
@@ -284,8 +350,9 @@ def table(results: list[dict]) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     for result in results:
         figures = [f"{name} {value['mean']:.4g}" for name, value in result["metrics"].items()]
-        if result["energy_j"] is not None:
-            figures.append(f"energy {result['energy_j']['mean']:.4g} J")
+        for name, words, unit in EXTRA_FIGURES:
+            if result[name] is not None:
+                figures.append(f"{words} {result[name]['mean']:.4g}{unit}")
         if figures:
             lines.append(f"{result['policy']}: {', '.join(figures)}")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from policies.artifact import PolicyFile
+from policies.artifact import FileAct, PolicyFile
 from policies.intervals import Interval, mean_interval, wilson
 from robot.artifacts import DEFAULT_MODELS_DIR, find_artifact
 from robot.errors import FlexorError
@@ -20,6 +20,7 @@ from robot.errors import FlexorError
 SUCCESS_KEY = "is_success"  # info at episode end: the task's own verdict, as Stable-Baselines3 calls it
 METRICS_KEY = "metrics"  # info at episode end: dict of floats, units in the names
 ENERGY_KEY = "energy_j"  # electrical energy of the episode, in info or among the metrics [J]
+HEAT_KEY = "heat_j"  # of it, what became heat in the windings [J]
 BASELINES = ("zero", "random", "scripted", "planner")
 
 Act = Callable[[np.ndarray, dict[str, Any]], np.ndarray]
@@ -33,7 +34,14 @@ class EvaluationError(FlexorError, ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """What one episode came to."""
+    """What one episode came to.
+
+    Attributes:
+        energy_j: Electrical energy of all motors; None where the environment does not tell.
+        heat_j: What of it became heat in the windings.
+        winding_max_c: The hottest winding at the end, as the drives estimate it.
+        action_change: Root mean square change of the action from step to step: 0 is still, 1 is a jump over half its range.
+    """
 
     seed: int
     steps: int
@@ -41,6 +49,9 @@ class Episode:
     success: bool
     metrics: dict[str, float]
     energy_j: float | None
+    heat_j: float | None = None
+    winding_max_c: float | None = None
+    action_change: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +94,14 @@ class EvalResult:
         """A metric at the end of each episode, shape (n,)."""
         return np.array([episode.metrics[metric] for episode in self.episodes])
 
+    def _figure_of(self, name: str) -> dict[str, Any] | None:
+        """Mean and interval of a figure that every episode has, else None."""
+        values = [getattr(episode, name) for episode in self.episodes]
+        return None if None in values else _figure(np.array(values))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain figures for a report: means with 95 % intervals, and the per-episode rows they come from."""
         return_mean, return_ci95 = mean_interval(self.returns)
-        energies = [episode.energy_j for episode in self.episodes if episode.energy_j is not None]
         return {
             "policy": self.policy,
             "env": self.env_id,
@@ -101,7 +116,7 @@ class EvalResult:
             "return_ci95": _listed(return_ci95),
             "steps_mean": float(np.mean([episode.steps for episode in self.episodes])),
             "metrics": {name: _figure(self.values(name)) for name in sorted(self.episodes[0].metrics)},
-            "energy_j": _figure(np.array(energies)) if len(energies) == len(self.episodes) else None,
+            **{name: self._figure_of(name) for name in ("energy_j", "heat_j", "winding_max_c", "action_change")},
             "returns": self.returns.tolist(),
             "successes": [episode.success for episode in self.episodes],
         }
@@ -148,16 +163,24 @@ def run_episode(env: gymnasium.Env, act: Act, seed: int) -> Episode:
         EvaluationError: The environment's last info has no verdict.
     """
     observation, info = env.reset(seed=seed)
-    total_reward, steps, done = 0.0, 0, False
+    if isinstance(act, FileAct):
+        act.begin()
+    total_reward, steps, done, changes = 0.0, 0, False, 0.0
+    previous: np.ndarray | None = None
     while not done:
-        observation, reward, terminated, truncated, info = env.step(act(observation, info))
+        action = act(observation, info)
+        observation, reward, terminated, truncated, info = env.step(action)
         total_reward += float(reward)
         steps += 1
+        if previous is not None:
+            changes += float(np.mean((action - previous) ** 2))
+        previous = action
         done = terminated or truncated
     if SUCCESS_KEY not in info:
         raise EvaluationError(f"info at the end of an episode must have {SUCCESS_KEY!r}, got {sorted(info)}")
     metrics = {name: float(value) for name, value in info.get(METRICS_KEY, {}).items()}
     energy = info.get(ENERGY_KEY, metrics.pop(ENERGY_KEY, None))
+    heat = info.get(HEAT_KEY)
     return Episode(
         seed=seed,
         steps=steps,
@@ -165,7 +188,16 @@ def run_episode(env: gymnasium.Env, act: Act, seed: int) -> Episode:
         success=bool(info[SUCCESS_KEY]),
         metrics=metrics,
         energy_j=None if energy is None else float(energy),
+        heat_j=None if heat is None else float(heat),
+        winding_max_c=_hottest(env),
+        action_change=(changes / max(steps - 1, 1)) ** 0.5,
     )
+
+
+def _hottest(env: gymnasium.Env) -> float | None:
+    """The hottest winding of the robot now [deg C]; None where there is no estimate."""
+    temperatures = getattr(getattr(env.unwrapped, "state", None), "motor_temperature_c", None)
+    return float(np.max(temperatures)) if temperatures is not None and np.size(temperatures) else None
 
 
 def file_policy(policy: PolicyFile) -> MakeAct:
@@ -187,7 +219,7 @@ def file_policy(policy: PolicyFile) -> MakeAct:
                 + "\n"
                 "  do: evaluate it in the environment and on the hand it names, or train and export it again"
             )
-        return lambda observation, info: policy.act(observation)
+        return FileAct(policy)
 
     return make
 
@@ -215,6 +247,7 @@ def evaluate(
     models_dir: Path = DEFAULT_MODELS_DIR,
     make_env: Callable[..., gymnasium.Env] | None = None,
     progress: Progress | None = None,
+    workers: int = 1,
 ) -> EvalResult:
     """Measure a policy.
 
@@ -228,6 +261,7 @@ def evaluate(
         models_dir: Where artifact names are looked up.
         make_env: Called as gymnasium.make is, with engine, hand and randomization; gymnasium.make itself when None.
         progress: Called with (episodes done, episodes) after each.
+        workers: Processes the episodes are spread over; the result does not depend on it. `make_env` works in this process only.
 
     Raises:
         UnknownNameError: No artifact or baseline of that name.
@@ -236,24 +270,21 @@ def evaluate(
     if episodes < 1:
         raise EvaluationError(f"episodes must be >= 1, got {episodes}")
     if isinstance(policy, str) and policy in BASELINES:
-        label, make_act, contract = policy, baseline_policy(policy), None
+        label, actor, contract = policy, policy, None
     else:
-        file = policy if isinstance(policy, PolicyFile) else PolicyFile.load(find_artifact(policy, models_dir))
-        label, make_act, contract = file.label, file_policy(file), file.contract
+        actor = policy if isinstance(policy, PolicyFile) else PolicyFile.load(find_artifact(policy, models_dir))
+        label, contract = actor.label, actor.contract
     env_id = env_id or (contract.env_id if contract else None)
     hand = hand or (contract.robot if contract else None)
     if env_id is None or hand is None:
         raise EvaluationError(f"baseline {label!r} needs env_id and hand, got {env_id!r} and {hand!r}")
-    env = (make_env or gymnasium.make)(f"sim:{env_id}", engine=engine, hand=hand, randomization=randomization)
-    try:
-        act = make_act(env)
-        done = []
-        for i in range(episodes):
-            done.append(run_episode(env, act, seed + i))
-            if progress is not None:
-                progress(i + 1, episodes)
-    finally:
-        env.close()
+    settings = {"engine": engine, "hand": hand, "randomization": randomization}
+    if workers > 1 and episodes > 1:
+        from policies.eval_workers import episodes_in_workers
+
+        done = episodes_in_workers(actor, env_id, settings, seed, episodes, workers, progress)
+    else:
+        done = episodes_of(actor, env_id, settings, range(seed, seed + episodes), make_env, progress)
     return EvalResult(
         policy=label,
         env_id=env_id,
@@ -263,6 +294,28 @@ def evaluate(
         seed=seed,
         episodes=tuple(done),
     )
+
+
+def episodes_of(
+    actor: PolicyFile | str,
+    env_id: str,
+    settings: Mapping[str, Any],
+    seeds: range,
+    make_env: Callable[..., gymnasium.Env] | None,
+    progress: Progress | None,
+) -> list[Episode]:
+    """Episodes on some seeds in one environment; `actor` is a file or the name of a baseline."""
+    env = (make_env or gymnasium.make)(f"sim:{env_id}", **settings)
+    try:
+        act = (baseline_policy(actor) if isinstance(actor, str) else file_policy(actor))(env)
+        done = []
+        for seed in seeds:
+            done.append(run_episode(env, act, seed))
+            if progress is not None:
+                progress(len(done), len(seeds))
+        return done
+    finally:
+        env.close()
 
 
 def with_baselines(

@@ -141,6 +141,7 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             "success": judgement.success,
             "is_success": judgement.success,
             "energy_j": self.backend.energy_j,  # electrical, all motors, this episode
+            "heat_j": self.backend.heat_j,  # of it, what became heat in the windings
         }
         self._tell(info)
         self._show(judgement.metrics)

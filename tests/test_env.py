@@ -94,7 +94,7 @@ def test_the_reward_is_the_sum_of_its_terms_and_info_says_the_rest(made):
     for action in actions(made, 10):
         observation, reward, _, _, info = made.step(action)
         assert made.observation_space.contains(observation)
-        assert set(info) == {"reward_terms", "metrics", "success", "is_success", "energy_j"} | extra
+        assert set(info) == {"reward_terms", "metrics", "success", "is_success", "energy_j", "heat_j"} | extra
         if extra:
             assert made.unwrapped.privileged_space.contains(info["privileged"])
             assert len(set(made.unwrapped.privileged_names)) == made.unwrapped.privileged_space.shape[0]

@@ -2,15 +2,14 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import gymnasium
 import msgspec
 import numpy as np
 import pytest
 import torch
+from mock_gym import CONTRACT, Maker, SmallReach
 
 from policies import cli
 from policies.artifact import PolicyFile
@@ -18,58 +17,9 @@ from policies.evaluate import EvaluationError, evaluate, margin, run_episode, wi
 from policies.export import export
 from policies.intervals import mean_interval, t95, wilson
 from policies.networks import Actor
-from robot.contract import Contract
-from robot.description import load
 from robot.errors import UnknownNameError
-from robot.mock import MockReach, reach_contract
 
 torch.set_num_threads(1)  # on networks this small two threads mostly wait for each other
-
-MODEL = load("hand22")
-CONTRACT = reach_contract(MODEL)
-
-
-class SmallReach(gymnasium.Env[np.ndarray, np.ndarray]):
-    """The mock task; remembers the seeds and settings it was given."""
-
-    def __init__(self, contract: Contract = CONTRACT, **settings) -> None:
-        self.contract, self.settings = contract, settings
-        self.side = MockReach(MODEL, episode_s=0.4)
-        self.interface = contract.bind(MODEL)
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (contract.observation_size,), np.float32)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (contract.action_size,), np.float32)
-        self.seeds: list[int | None] = []
-        self.closed = False
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.seeds.append(seed)
-        self.state, feedback = self.side.reset(int(self.np_random.integers(2**31)))
-        self.memory = self.interface.memory(feedback.goal)
-        return self.interface.observe(self.state, self.memory), {"goal": feedback.goal}
-
-    def step(self, action):
-        self.state, feedback = self.side.step(self.interface.command(action, self.state))
-        self.memory = replace(self.memory, previous_action=np.clip(action, -1.0, 1.0).astype(float))
-        error_mm = -1e3 * float(feedback.reward_terms.sum())
-        info = {"is_success": error_mm < 45.0, "metrics": {"tip_error_mm": error_mm, "energy_j": 2.0}}
-        observation = self.interface.observe(self.state, self.memory)
-        return observation, float(feedback.reward_terms.sum()), feedback.terminated, feedback.truncated, info
-
-    def close(self):
-        self.closed = True
-
-
-class Maker:
-    """Stands where `gymnasium.make` does, and keeps what it made."""
-
-    def __init__(self, contract: Contract = CONTRACT) -> None:
-        self.contract, self.made, self.ids = contract, [], []
-
-    def __call__(self, env_id, **settings):
-        self.ids.append(env_id)
-        self.made.append(SmallReach(self.contract, **settings))
-        return self.made[-1]
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +246,7 @@ def test_export_releases_a_run_under_the_name_of_its_environment(monkeypatch, tm
 def test_eval_writes_what_scripts_read(folder, baselines, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("policies.evaluate.BASELINES", baselines)
     monkeypatch.setattr("policies.evaluate.gymnasium.make", Maker())
-    cli.eval_(str(folder), episodes=3, seed=9, baselines=True, json=tmp_path / "eval.json")
+    cli.eval_(str(folder), episodes=3, seed=9, baselines=True, workers=1, json=tmp_path / "eval.json")
     report = json.loads((tmp_path / "eval.json").read_text())
     assert set(report) == {"command", "version", "machine", "seed", "results"}
     assert report["command"] == "eval" and report["seed"] == 9
@@ -307,3 +257,39 @@ def test_eval_writes_what_scripts_read(folder, baselines, monkeypatch, tmp_path,
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[:4]] == ["policy", "hand_reach/v1", "zero", "random"]
     assert "tip_error_mm" in printed[4] and "energy 2 J" in printed[4]
+
+
+def test_both_engines_and_nominal_robots_are_rows_of_one_report(folder, monkeypatch, tmp_path):
+    maker = Maker()
+    monkeypatch.setattr("policies.evaluate.gymnasium.make", maker)
+    cli.eval_(str(folder), engine="both", episodes=2, nominal=True, workers=1, json=tmp_path / "eval.json")
+    results = json.loads((tmp_path / "eval.json").read_text())["results"]
+    assert list(results["rows"]) == ["pybullet", "pybullet, nominal", "mujoco", "mujoco, nominal"]
+    assert results["success"] == results["rows"]["pybullet"]["success"]
+    assert [(env.settings["engine"], env.settings["randomization"]) for env in maker.made] == [
+        ("pybullet", True),
+        ("pybullet", False),
+        ("mujoco", True),
+        ("mujoco", False),
+    ]
+
+
+def test_energy_heat_and_smoothness_come_from_the_steps():
+    class Warm(SmallReach):
+        def step(self, action):
+            *rest, info = super().step(action)
+            return *rest, {**info, "heat_j": 1.5}
+
+    still = run_episode(Warm(), constant(0.3), 0)
+    assert (still.energy_j, still.heat_j, still.action_change) == (2.0, 1.5, 0.0)
+    signs = iter([1.0, -1.0] * 10)
+    jumpy = run_episode(Warm(), lambda observation, info: np.full(CONTRACT.action_size, next(signs)), 0)
+    assert jumpy.action_change == pytest.approx(2.0)
+
+
+def test_the_figures_do_not_depend_on_the_number_of_processes():
+    how = {"env_id": "flexor/HandReach-v0", "engine": "mujoco", "hand": "hand22", "episodes": 12, "seed": 3}
+    told = []
+    one, two = (evaluate("random", workers=n, progress=lambda *at: told.append(at), **how) for n in (1, 2))
+    assert one == two
+    assert told[-1] == (12, 12)

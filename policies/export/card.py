@@ -7,6 +7,7 @@ from policies.artifact import PolicyFile
 from robot.contract import Contract
 
 NOT_MEASURED = "Not measured yet: `flexor eval {label} --baselines`."
+DRAFT = "A draft: `flexor export RUN --release` has not measured it on both engines."
 TRAINING_ROWS = ("env", "engine", "seed", "steps", "learner", "commit", "machine", "wall_s", "run")
 
 
@@ -18,6 +19,10 @@ def _interval(mean: float | None, ci95: Any, percent: bool = False) -> str:
         return text if ci95 is None else f"{text} [{100.0 * ci95[0]:.1f}, {100.0 * ci95[1]:.1f}]"
     text = f"{mean:.4g}"
     return text if ci95 is None else f"{text} [{ci95[0]:.4g}, {ci95[1]:.4g}]"
+
+
+def _cell(figure: Mapping[str, Any] | None) -> str:
+    return _interval(figure["mean"], figure["ci95"]) if figure else "-"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
@@ -41,12 +46,11 @@ def _contract_lines(contract: Contract) -> list[str]:
 
 
 def result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """One row per result: label, engine, n, success, return, metrics, energy."""
+    """One row per result: label, engine, n, success, return, metrics, energy, heat, smoothness."""
     rows = []
     for label, result in results.items():
         metrics = result.get("metrics") or {}
         cells = [f"{name} {_interval(value['mean'], value['ci95'])}" for name, value in sorted(metrics.items())]
-        energy = result.get("energy_j")
         rows.append(
             (
                 label,
@@ -55,7 +59,7 @@ def result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...
                 _interval(result.get("success"), result.get("success_ci95"), percent=True),
                 _interval(result.get("return_mean"), result.get("return_ci95")),
                 "; ".join(cells) or "-",
-                _interval(energy["mean"], energy["ci95"]) if energy else "-",
+                *(_cell(result.get(name)) for name in ("energy_j", "heat_j", "action_change")),
             )
         )
     return rows
@@ -67,6 +71,7 @@ def render(
     parity: str,
     results: Mapping[str, Mapping[str, Any]] | None,
     machine: str | None = None,
+    release: str | None = None,
 ) -> str:
     """The text of card.md.
 
@@ -76,6 +81,7 @@ def render(
         parity: One sentence about the export gate.
         results: label -> `EvalResult.as_dict()`, in the order of the rows; None when nothing was measured.
         machine: Where the results were measured.
+        release: What the release gate said; None where it has not been asked.
     """
     training, contract = policy.training, policy.contract
     rows = [(key, str(training[key])) for key in TRAINING_ROWS if key in training]
@@ -94,11 +100,25 @@ def render(
         "",
         *_table(("what", "value"), rows),
         "",
+        "## Release",
+        "",
+        release or DRAFT,
+        "",
         "## Results",
         "",
     ]
     if results:
-        head = ("policy", "engine", "n", "success [95 %]", "return [95 %]", "at episode end [95 %]", "energy [J]")
+        head = (
+            "policy",
+            "engine",
+            "n",
+            "success [95 %]",
+            "return [95 %]",
+            "at episode end [95 %]",
+            "energy [J]",
+            "heat [J]",
+            "action change",
+        )
         first = next(iter(results.values()))
         lines += [
             *_table(head, result_rows(results)),

@@ -83,13 +83,20 @@ def parity_sentence(parity: Parity) -> str:
     )
 
 
-def write_card(folder: Path, results: Mapping[str, Mapping[str, Any]], machine: str | None = None) -> None:
-    """Put results into the card of an existing artifact; everything else is kept or read from the file itself."""
+def write_card(
+    folder: Path,
+    results: Mapping[str, Mapping[str, Any]],
+    machine: str | None = None,
+    release: str | None = None,
+) -> None:
+    """Put results and the gate's verdict into the card of an existing artifact; everything else is kept or read from the file itself."""
     path = folder / CARD_FILE
     old = path.read_text() if path.is_file() else ""
     _, _, rest = old.partition("## Checked at export\n\n")
     parity = rest.partition("\n\n")[0] or "Not recorded."
-    text = card.render(PolicyFile.load(folder), f"{folder.parent.name}/{folder.name}", parity, results, machine)
+    text = card.render(
+        PolicyFile.load(folder), f"{folder.parent.name}/{folder.name}", parity, results, machine, release
+    )
     replace_file(path, text.encode())
 
 

@@ -87,6 +87,11 @@ class SimulatedRobot(ABC):
         return float(self._drive["energy_j"][0])
 
     @property
+    def heat_j(self) -> float:
+        """What of that energy became heat in the windings [J]."""
+        return float(self._drive["energy_j"][1])
+
+    @property
     def tension_n(self) -> np.ndarray:
         """Tension of every cable at its joint, flexor and extensor of each tendon in turn, shape (2 n_tendons,) [N]."""
         return self._drive["tension_joint_n"].copy()
