@@ -19,7 +19,7 @@ from policies.export import ExportError, ParityError, UnsupportedLayerError, exp
 from policies.export.graph import OPERATORS, OPSET, build, joint_targets, to_bytes
 from policies.export.layers import LAYERS, Graph, emit
 from policies.export.parity import ACTION_TOLERANCE, TARGET_TOLERANCE_RAD, check_parity, gate_inputs
-from policies.networks import ACTIVATIONS, Actor
+from policies.networks import ACTIVATIONS, Actor, Residual
 from robot import artifacts
 from robot.contract import Contract, ContractMismatchError
 from robot.description import load
