@@ -1,7 +1,13 @@
 """Messages of the link between a robot's process and its controller's, and their bytes. `robot.link` is what to use.
 
-Wire: u32 little-endian length, then one msgpack message of a closed, typed set. Arrays are raw little-endian float64.
-A message past `MAX_MESSAGE_BYTES` is refused before memory is taken for it. Order:
+Wire: u32 little-endian length, then one message of a closed, typed set. A message past `MAX_MESSAGE_BYTES` is refused before
+memory is taken for it. All are msgpack, except STATE, which comes every period and has a fixed layout that compiled code reads in
+place (`robot/onboard/tick.c`), little-endian:
+
+    u8 'S', u8 flags (1 terminated, 2 truncated, 4 success), u16 number of arrays, u32 zero, f64 time_s,
+    u32 size of each array (one of zero to make them even), all arrays as f64, msgpack [reward_names, episode_id]
+
+The arrays are `RobotState`'s in the order of its fields, then the goal and the reward terms. Order of messages:
 
     controller                         robot
     HELLO(protocol)          ->
@@ -25,9 +31,12 @@ import numpy as np
 from robot.errors import FlexorError
 from robot.state import RobotState
 
-PROTOCOL = 1
+PROTOCOL = 2  # 2: STATE in a layout of its own
 MAX_MESSAGE_BYTES = 256 * 1024  # a state of hand22 is 2 kB
 F8 = np.dtype("<f8")
+STATE = b"S"  # no msgpack map begins with it
+TERMINATED, TRUNCATED, SUCCESS = 1, 2, 4
+STATE_HEAD = struct.Struct("<cBHId")
 
 
 class LinkError(FlexorError):
@@ -90,15 +99,16 @@ class Step(msgspec.Struct, tag="step", frozen=True, kw_only=True):
     target_rad: bytes
 
 
-class State(msgspec.Struct, tag="state", frozen=True, kw_only=True):
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """The sizes and the float64 of every array, in the order of `ARRAYS`, then goal and reward terms; and what the task said."""
+
     time_s: float
-    arrays: dict[str, bytes]  # RobotState's array fields by name
-    goal: bytes
-    reward_names: tuple[str, ...]
-    reward_terms: bytes
+    sizes: tuple[int, ...]
+    data: bytes
     terminated: bool
     truncated: bool
     success: bool
+    reward_names: tuple[str, ...]
     episode_id: str
 
 
@@ -111,10 +121,12 @@ class Error(msgspec.Struct, tag="error", frozen=True, kw_only=True):
     text: str
 
 
-Message = Hello | Reset | Step | State | Bye | Error
+Packed = Hello | Reset | Step | Bye | Error  # those in msgpack
+Message = Packed | State
 ARRAYS = tuple(f.name for f in fields(RobotState) if f.name != "time_s")
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Message).decode
+_decode = msgspec.msgpack.Decoder(Packed).decode
+_decode_tail = msgspec.msgpack.Decoder(tuple[tuple[str, ...], str]).decode
 
 
 def raw(array: np.ndarray) -> bytes:
@@ -133,34 +145,36 @@ def array(name: str, data: bytes) -> np.ndarray:
 
 
 def state_message(state: RobotState, feedback: TaskFeedback) -> State:
+    arrays = (*(getattr(state, name) for name in ARRAYS), feedback.goal, feedback.reward_terms)
     return State(
         time_s=state.time_s,
-        arrays={name: raw(getattr(state, name)) for name in ARRAYS},
-        goal=raw(feedback.goal),
-        reward_names=feedback.reward_names,
-        reward_terms=raw(feedback.reward_terms),
+        sizes=tuple(len(values) for values in arrays),
+        data=raw(np.concatenate(arrays)),
         terminated=feedback.terminated,
         truncated=feedback.truncated,
         success=feedback.success,
+        reward_names=feedback.reward_names,
         episode_id=feedback.episode_id,
     )
 
 
 def from_state_message(message: State) -> tuple[RobotState, TaskFeedback]:
-    """The inverse of `state_message`.
+    """The inverse of `state_message`; all arrays are fresh.
 
     Raises:
-        LinkError: Array names, or lengths, that are not those of a RobotState.
+        LinkError: The number of arrays, or their lengths, are not those of a RobotState.
     """
-    if set(message.arrays) != set(ARRAYS):
-        odd = sorted(set(message.arrays) ^ set(ARRAYS))
-        raise LinkError(f"STATE must carry the arrays {', '.join(ARRAYS)}; missing or unknown: {', '.join(odd)}")
-    state = RobotState(time_s=message.time_s, **{name: array(name, message.arrays[name]) for name in ARRAYS})
-    terms = array("reward_terms", message.reward_terms)
-    if terms.shape != (len(message.reward_names),):
+    if len(message.sizes) != len(ARRAYS) + 2:
+        raise LinkError(f"STATE must carry {len(ARRAYS)} arrays ({', '.join(ARRAYS)}) and 2, got {len(message.sizes)}")
+    values = array("STATE", message.data)
+    ends = np.cumsum(message.sizes).tolist()
+    if ends[-1] != len(values):
+        raise LinkError(f"STATE announces {ends[-1]} numbers and carries {len(values)}")
+    *arrays, goal, terms = (values[end - size : end] for end, size in zip(ends, message.sizes))
+    if len(terms) != len(message.reward_names):
         raise LinkError(f"STATE names {len(message.reward_names)} reward terms and carries {len(terms)}")
-    return state, TaskFeedback(
-        goal=array("goal", message.goal),
+    return RobotState(time_s=message.time_s, **dict(zip(ARRAYS, arrays))), TaskFeedback(
+        goal=goal,
         reward_names=message.reward_names,
         reward_terms=terms,
         terminated=message.terminated,
@@ -170,9 +184,42 @@ def from_state_message(message: State) -> tuple[RobotState, TaskFeedback]:
     )
 
 
+def state_head(time_s: float, sizes: tuple[int, ...], flags: int = 0) -> bytes:
+    """What comes before the numbers of a STATE."""
+    even = (*sizes, 0) if len(sizes) % 2 else sizes
+    return STATE_HEAD.pack(STATE, flags, len(sizes), 0, time_s) + struct.pack(f"<{len(even)}I", *even)
+
+
+def _state_body(message: State) -> bytes:
+    flags = TERMINATED * message.terminated + TRUNCATED * message.truncated + SUCCESS * message.success
+    tail = _encode((message.reward_names, message.episode_id))
+    return state_head(message.time_s, message.sizes, flags) + message.data + tail
+
+
+def _read_state(body: bytes) -> State:
+    try:
+        _, flags, count, _, time_s = STATE_HEAD.unpack_from(body)
+        start = STATE_HEAD.size + 4 * (count + count % 2)
+        sizes = struct.unpack_from(f"<{count}I", body, STATE_HEAD.size)
+        end = start + F8.itemsize * sum(sizes)
+        reward_names, episode_id = _decode_tail(body[end:])
+    except struct.error as error:
+        raise LinkError(f"a STATE that ends in its head ({error})") from error
+    return State(
+        time_s=time_s,
+        sizes=sizes,
+        data=body[start:end],
+        terminated=bool(flags & TERMINATED),
+        truncated=bool(flags & TRUNCATED),
+        success=bool(flags & SUCCESS),
+        reward_names=reward_names,
+        episode_id=episode_id,
+    )
+
+
 def frame(message: Message) -> bytes:
     """A message as it goes over the wire."""
-    body = _encode(message)
+    body = _state_body(message) if isinstance(message, State) else _encode(message)
     return struct.pack("<I", len(body)) + body
 
 
@@ -208,7 +255,16 @@ def receive(sock: socket.socket) -> Message:
     (size,) = struct.unpack("<I", _exactly(sock, 4))
     if not 0 < size <= MAX_MESSAGE_BYTES:
         raise LinkError(f"a message must have 1..{MAX_MESSAGE_BYTES} bytes, got a length of {size}")
+    return parse(_exactly(sock, size))
+
+
+def parse(body: bytes) -> Message:
+    """The message in some bytes, its length not among them.
+
+    Raises:
+        LinkError: They are none of the messages.
+    """
     try:
-        return _decode(_exactly(sock, size))
+        return _read_state(body) if body[:1] == STATE else _decode(body)
     except msgspec.MsgspecError as error:
         raise LinkError(f"not a message of this link: {error}") from error

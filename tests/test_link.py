@@ -9,6 +9,7 @@ import sys
 import threading
 from dataclasses import fields, replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -163,7 +164,7 @@ GOOD_HELLO = link_wire.Hello(robot="hand22", robot_sha256=HAND.sha256, control_h
         (b"\x03\0\0\0abc", LinkError, "not a message of this link"),
         (link_wire.frame(link_wire.Bye()), LinkError, "expected HELLO, got BYE"),
         (link_wire.frame(link_wire.Error(name="X", text="no")), LinkError, "refused: X: no"),
-        (link_wire.frame(link_wire.Hello(protocol=9)), LinkError, "expected 1, got 9"),
+        (link_wire.frame(link_wire.Hello(protocol=9)), LinkError, "expected 2, got 9"),
     ],
 )
 def test_an_end_that_is_no_robot_of_ours_is_refused(reply, error, text):
@@ -172,8 +173,6 @@ def test_an_end_that_is_no_robot_of_ours_is_refused(reply, error, text):
 
 
 def test_another_description_behind_the_link_is_refused():
-    import msgspec
-
     hello = link_wire.frame(msgspec.structs.replace(GOOD_HELLO, robot_sha256="f" * 64))
     with pytest.raises(RobotMismatchError, match="ffffffffffff"):
         conversation(hello)
@@ -192,14 +191,21 @@ def test_a_robot_that_falls_silent_is_given_up_on():
 def test_damaged_states_are_refused():
     state, feedback = MockReach(HAND).reset(0)
     message = link_wire.state_message(state, feedback)
-    import msgspec
-
-    arrays = dict(message.arrays)
-    del arrays["q_rad"]
-    with pytest.raises(LinkError, match="missing or unknown: q_rad"):
-        link_wire.from_state_message(msgspec.structs.replace(message, arrays=arrays))
-    with pytest.raises(LinkError, match="names 1 reward terms and carries 0"):
-        link_wire.from_state_message(msgspec.structs.replace(message, reward_terms=b""))
+    change = msgspec.structs.replace
+    for sizes, says in (
+        (message.sizes[:-1], f"must carry {len(link_wire.ARRAYS)} arrays"),
+        ((*message.sizes[:-1], 0), "announces .* numbers and carries"),
+    ):
+        with pytest.raises(LinkError, match=says):
+            link_wire.from_state_message(change(message, sizes=sizes))
+    nameless = change(message, reward_names=())
+    with pytest.raises(LinkError, match="names 0 reward terms and carries 1"):
+        link_wire.from_state_message(nameless)
+    body = link_wire.frame(message)[4:]
+    assert link_wire.parse(body) == message
+    for cut in (1, 8, 20, 100, len(body) - 1):
+        with pytest.raises(LinkError, match="ends in its head|not a message"):
+            link_wire.parse(body[:cut])
 
 
 def test_a_state_of_another_width_is_refused():
