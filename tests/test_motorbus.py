@@ -241,7 +241,7 @@ def test_the_loop_drives_a_hand_on_a_bus_and_answers_each_of_its_failures(fail, 
             fail(bus)
         bus.advance(dt_s)
 
-    robot = HardwareRobot(HardwareBackend(bus, HAND, calibration, control_hz=HZ, wait=wait))
+    robot = HardwareRobot(HardwareBackend(bus, HAND, calibration, control_hz=HZ, wait=wait), wait)
     loop = ControlLoop(
         robot,
         CONTRACT.bind(HAND),

@@ -61,10 +61,11 @@ class Scripted(Direct):
     def send(self, command) -> None:
         super().send(command)
         self.sent.append(command.target_rad.copy())
+        self.sent_ns = self.clock.ns
 
     def receive(self):
         k = len(self.sent)
-        self.clock.ns += self.delay_ns.get(k, 0)
+        self.clock.ns = max(self.clock.ns, self.sent_ns + self.delay_ns.get(k, 0))
         state = super().receive()
         state = self.spoil[k](state) if k in self.spoil else state
         self.states.append(state)
@@ -105,8 +106,18 @@ def test_a_stall_skips_whole_periods_counts_them_and_causes_no_burst():
     assert report.missed == report.missed_by_robot == 3
     assert report.steps + report.missed == report.deadlines == 50
     grid = [(d - start) // PERIOD_NS for d in clock.deadlines]
-    assert grid == [*range(1, 10), *range(13, 51)]
+    assert grid == [*range(1, 11), *range(13, 51)]  # at the tenth it waits for the answer
     assert np.diff(clock.deadlines).min() == PERIOD_NS
+
+
+def test_an_answer_that_is_a_little_late_is_used_at_once():
+    clock = FakeClock()
+    robot = Scripted(clock)
+    robot.delay_ns = {10: PERIOD_NS + PERIOD_NS // 5}
+    start = clock.ns
+    report = loop(robot, clock).run()
+    assert report.missed == 0 and report.steps == 50
+    assert [(d - start) / PERIOD_NS for d in clock.deadlines] == list(range(1, 51))
 
 
 def test_a_late_decision_is_the_controllers_fault_not_the_robots():

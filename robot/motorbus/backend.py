@@ -32,7 +32,8 @@ class HardwareBackend:
         model: The robot.
         calibration: Of these motors.
         control_hz: Commands per second.
-        wait: Lets a share of a period pass between the command and the reading [s].
+        wait: Lets time pass between a command and its reading, in `reset` and `step` [s]. A loop that calls `send` and `receive`
+            apart lets it pass by itself.
 
     Raises:
         CalibrationError: The calibration is another robot's or another bus's, or joints cannot be told from the motors.
@@ -130,9 +131,8 @@ class HardwareBackend:
             self._count(error)
 
     def receive(self) -> RobotState:
-        """Let the period pass and read."""
+        """Read what the motors say now, at the end of the period."""
         assert self._state is not None, "reset first"
-        self._wait(1.0 / self._control_hz)
         self._steps += 1
         try:
             self._state = self._read()
@@ -142,6 +142,7 @@ class HardwareBackend:
 
     def step(self, command: Command) -> RobotState:
         self.send(command)
+        self._wait(1.0 / self._control_hz)
         return self.receive()
 
     def close(self) -> None:

@@ -16,14 +16,17 @@ from robot.motorbus.simulated import SimulatedBus
 from robot.state import Command, RobotState
 from robot.transmission import Parameters
 
-READ_AT = 0.6  # of the period: late enough to be fresh, early enough to be answered before the next
-
 
 class HardwareRobot:
-    """`robot.onboard.robots.Robot` over a `HardwareBackend`."""
+    """`robot.onboard.robots.Robot` over a `HardwareBackend`.
 
-    def __init__(self, backend: HardwareBackend) -> None:
-        self._backend = backend
+    Args:
+        backend: The robot.
+        elapse: Moves a simulated bus through a period; on a real one the loop sleeps, and time passes by itself [s].
+    """
+
+    def __init__(self, backend: HardwareBackend, elapse: Callable[[float], None]) -> None:
+        self._backend, self._elapse = backend, elapse
         goal = TipKinematics(backend.model).positions(backend.model.home_rad).reshape(-1)
         self.feedback = TaskFeedback(goal=goal, reward_names=("none",), reward_terms=np.zeros(1))
 
@@ -47,14 +50,15 @@ class HardwareRobot:
         self._backend.send(command)
 
     def receive(self) -> RobotState:
+        self._elapse(1.0 / self.control_hz)
         return self._backend.receive()
 
     def close(self) -> None:
         self._backend.close()
 
 
-def _sleep(period_s: float) -> None:
-    time.sleep(READ_AT * period_s)
+def _passes(period_s: float) -> None:
+    """Real time needs no help."""
 
 
 def simulated(model: RobotModel, calibration: Calibration) -> SimulatedBus:
@@ -89,14 +93,14 @@ def connect_hardware(
     motors: MotorBus
     if bus == "sim":
         motors = here = simulated(model, known)
-        wait: Callable[[float], None] = here.advance
+        wait = elapse = here.advance
     else:
         from robot.motorbus.dynamixel import DynamixelBus
 
         motors = DynamixelBus(bus, ids)
-        wait = _sleep
+        wait, elapse = time.sleep, _passes
     try:
-        return HardwareRobot(HardwareBackend(motors, model, known, control_hz=control_hz, wait=wait))
+        return HardwareRobot(HardwareBackend(motors, model, known, control_hz=control_hz, wait=wait), elapse)
     except BaseException:
         motors.close()
         raise

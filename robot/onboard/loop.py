@@ -1,9 +1,9 @@
-"""The control loop: observe, decide, filter, command, wait for the deadline. One process, one thread, absolute deadlines.
+"""The control loop: wait for the deadline, read, observe, decide, filter, command. One process, one thread, absolute deadlines.
 
-Per period: the state that came with the last answer is observed, the policy decides, the filter of `robot.safety` has the last
-word, the command goes out; then, while the robot moves, nothing is done until its answer, which the step's experience is made of.
-Latency is counted from the moment the period starts (the process was woken, the state is there) until the command is handed to the
-robot's link. A period whose predecessor is not over yet is skipped and counted as missed; the loop never runs two in a burst.
+Per period: the robot's answer to the last command is read, the step's experience is made of it, it is observed, the policy
+decides, the filter of `robot.safety` has the last word, the command goes out; then the process sleeps until the next deadline. It
+wakes once per period: the answer is there by then. Latency is counted from the state being in hand until the command is handed to
+the robot's link. A period whose predecessor is not over yet is skipped and counted as missed; the loop never runs two in a burst.
 """
 
 import time
@@ -30,6 +30,7 @@ from robot.state import Command
 
 WARM_UP_CALLS = 100
 NOTHING_CHANGED = (0,) * len(safety.STAGES)
+LATE_ANSWER = 0.25  # of a period: an answer that comes up to so late is used at once, a later one at the next deadline
 DAMPING_PERIODS = 2  # after a fault the joints are damped for this long, then the loop ends
 
 
@@ -167,24 +168,25 @@ class ControlLoop:
     def _periods(self, start_ns: int) -> None:
         config, clock, tally = self._config, self._clock, self._tally
         end_ns = None if config.seconds is None else start_ns + round(config.seconds * 1e9)
-        deadline_ns, damped = start_ns, 0
+        deadline_ns, now_ns, damped = start_ns, start_ns, 0
         while damped < DAMPING_PERIODS or self._rearm is not None:
-            woken_ns = clock.now_ns()
-            if (end_ns is not None and woken_ns >= end_ns) or tally.episodes == config.episodes or self._should_stop():
+            if (end_ns is not None and now_ns >= end_ns) or tally.episodes == config.episodes or self._should_stop():
                 return
-            self._period(woken_ns)
+            decision = self._period(now_ns)
             tally.periods += 1
-            tally.lateness.add(max(0, woken_ns - deadline_ns))
             damped += self._watch.mode is Mode.DAMPING
             if self._watch.mode is Mode.DAMPING and self._rearm is not None and self._rearm():
                 self._take_over()
-            if self._robot.feedback.over and self._watch.mode is Mode.POLICY:
-                self._next_episode()
-                deadline_ns = clock.now_ns()  # a reset takes as long as it takes; then a whole period at rest
             if config.paced:
                 deadline_ns = self._wait(deadline_ns + self._period_ns)
-            else:
-                deadline_ns = clock.now_ns()
+            self._answer(decision)
+            now_ns = clock.now_ns()
+            if config.paced and now_ns > deadline_ns + LATE_ANSWER * self._period_ns:
+                deadline_ns = self._skip(deadline_ns, now_ns)
+                now_ns = clock.now_ns()
+            if self._robot.feedback.over and self._watch.mode is Mode.POLICY:
+                self._next_episode()
+                deadline_ns = now_ns = clock.now_ns()  # a reset takes as long as it takes; then a whole period at rest
 
     def _take_over(self) -> None:
         """Back from DAMPING: the policy starts anew from where the joints are, and fades in."""
@@ -197,36 +199,44 @@ class ControlLoop:
     def _wait(self, deadline_ns: int) -> int:
         """Sleep until the next deadline that can still be met, and say which one that was."""
         now_ns = self._clock.now_ns()
-        if now_ns > deadline_ns:
+        if now_ns > deadline_ns:  # deciding took too long
             skipped = (now_ns - deadline_ns) // self._period_ns + 1
             self._tally.missed += skipped
-            self._tally.missed_by_robot += skipped if self._sent_ns <= deadline_ns else 0
             deadline_ns += skipped * self._period_ns
         self._clock.sleep_until(deadline_ns)
+        self._tally.lateness.add(max(0, self._clock.now_ns() - deadline_ns))
         return deadline_ns
 
-    def _period(self, woken_ns: int) -> None:
-        """Decide, command, and take in the answer."""
+    def _skip(self, deadline_ns: int, now_ns: int) -> int:
+        """The robot's answer came too late for its period: on to the next deadline."""
+        skipped = (now_ns - deadline_ns) // self._period_ns + 1
+        self._tally.missed += skipped
+        self._tally.missed_by_robot += skipped
+        self._clock.sleep_until(deadline_ns + skipped * self._period_ns)
+        return deadline_ns + skipped * self._period_ns
+
+    def _period(self, ready_ns: int) -> Decision | None:
+        """Decide and command; gives what the policy decided, None where it was not heard."""
         had = self._watch.fault
-        decision, fault = self._decide(woken_ns) if had is None else (None, None)
+        decision, fault = self._decide(ready_ns) if had is None else (None, None)
         self._watch = safety.advance(self._watch, fault=fault, estop=self._estop())
         if self._watch.mode is Mode.POLICY and decision is not None:
             target = decision.filtered.target_rad
             self._count(decision.filtered)
         elif self._watch.mode is Mode.DAMPING:
-            target = safety.damping_target(self._state.q_rad, self._sent_rad, self._limits)
+            target, decision = safety.damping_target(self._state.q_rad, self._sent_rad, self._limits), None
         else:
             target, decision = self._sent_rad, None
         self._robot.send(Command(target_rad=target))
         self._sent_rad, self._sent_ns = target, self._clock.now_ns()
-        self._tally.latency.add(self._sent_ns - woken_ns)
+        self._tally.latency.add(self._sent_ns - ready_ns)
         if self._flight is not None:
-            self._note(self._flight, decision, woken_ns, began=had is None and self._watch.fault is not None)
-        self._answer(decision if self._watch.mode is Mode.POLICY else None)
+            self._note(self._flight, decision, ready_ns, began=had is None and self._watch.fault is not None)
+        return decision
 
-    def _decide(self, woken_ns: int) -> tuple[Decision | None, Fault | None]:
+    def _decide(self, ready_ns: int) -> tuple[Decision | None, Fault | None]:
         """What the policy wants, or what is wrong."""
-        age_s = (woken_ns - self._fresh_ns) * 1e-9
+        age_s = (ready_ns - self._fresh_ns) * 1e-9
         self._tally.late_states += safety.sensor_late(age_s, self._dt_s)
         if fault := safety.sensor_fault(age_s, self._dt_s):
             self._fault_text = self._with_complaint(f"{1e3 * age_s:.0f} ms")
@@ -272,14 +282,14 @@ class ControlLoop:
         tally.eased += filtered.torque
         tally.braked += filtered.barrier
 
-    def _note(self, flight: FlightRecorder, decision: Decision | None, woken_ns: int, *, began: bool) -> None:
+    def _note(self, flight: FlightRecorder, decision: Decision | None, ready_ns: int, *, began: bool) -> None:
         """One period into the flight recorder; the beginning of a fault asks for a recording once it is in."""
         flight.note(
             self._state,
             mode=self._watch.mode,
             fault=self._watch.fault,
             fault_text=self._fault_text,
-            latency_us=(self._sent_ns - woken_ns) * 1e-3,
+            latency_us=(self._sent_ns - ready_ns) * 1e-3,
             changed=decision.filtered[1:] if decision else NOTHING_CHANGED,
             observation=decision.observation if decision else None,
             action=decision.action if decision else None,
@@ -299,12 +309,15 @@ class ControlLoop:
         return Fault.STRANGE if self._strange_in_a_row >= self._strangeness.ticks else None
 
     def _answer(self, decision: Decision | None) -> None:
-        """Wait for the robot's answer and make experience of the step."""
+        """Read the robot's answer and make experience of the step.
+
+        When the robot measured, nobody says: what is new is taken to be as old as the command it answers, a period at most.
+        """
         before, before_s = self._state, self._state.time_s
         self._state = self._robot.receive()
         feedback, tally = self._robot.feedback, self._tally
         if self._state.time_s > before_s:
-            self._fresh_ns = self._clock.now_ns()
+            self._fresh_ns = max(self._sent_ns, self._clock.now_ns() - self._period_ns)
         heat_w = copper_w(self._winding_ohm, self._state.motor_current_a, self._state.motor_temperature_c)
         tally.copper_j += heat_w * self._dt_s
         if decision is None:

@@ -17,9 +17,9 @@ class LoopReport:
         periods: Periods in which anything was commanded.
         missed: Periods without a command, because the one before was not over.
         missed_by_robot: Those of them in which the command had been in time and the robot's answer was late.
-        latency: Period start to command sent.
+        latency: State in hand to command sent.
         inference: The network alone.
-        lateness: Deadline to period start: how late the system woke us.
+        lateness: How long after its deadline the system woke us.
         cpu_s: CPU time of this process [s].
         episodes, successes: Whole episodes, and those whose goal held at their end.
         success_steps: Steps after which the goal held.
