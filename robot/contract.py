@@ -281,7 +281,7 @@ class Interface:
         contract.validate()
         self.contract, self.model = contract, model
         self._tips = TipKinematics(model) if any(t.name in OF_TIPS for t in contract.observation) else None
-        self._parts = [(OBSERVATION_TERMS[t.name], self._rows(t), t) for t in contract.observation]
+        self._parts = [(OBSERVATION_TERMS[t.name], self.rows(t), t) for t in contract.observation]
         self._with_history = [part for part in self._parts if part[2].history > 1]
         action = contract.action
         self._moved = np.array([model.index(joint) for joint in action.joints], dtype=np.intp)
@@ -290,7 +290,8 @@ class Interface:
         self._home = np.array(contract.home_rad)
         self._relative = action.mode == "relative"
 
-    def _rows(self, term: Term) -> np.ndarray:
+    def rows(self, term: Term) -> np.ndarray:
+        """Which of the state's numbers a term's newest values are, shape (elements / history,)."""
         n = term.size // term.history
         if term.frame == "joint":
             return np.array([self.model.index(joint) for joint in term.elements[:n]], dtype=np.intp)

@@ -4,6 +4,8 @@ Used by the contract, so that the environment and the robot compute the same tip
 Eq. 1: T_tip = prod_k [R0_k Rot(a_k, q_k) | p0_k], Rot(a, q) = I + sin q [a]x + (1 - cos q) [a]x^2 (Rodrigues).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from robot.description.model import Joint, RobotModel
@@ -27,6 +29,20 @@ def chain(model: RobotModel, link: str, root: str) -> list[Joint]:
         path.append(by_child[at])
         at = by_child[at].parent
     return path[::-1]
+
+
+class Tables(NamedTuple):
+    """The constants of Eq. 1, the first two axes depth and tip: which joint, whether it turns, R0, R0 [a]x, R0 [a]x^2, p0; and the
+    tips' offsets. For code that computes the same elsewhere.
+    """
+
+    joint: np.ndarray
+    moves: np.ndarray
+    fixed: np.ndarray
+    fixed_a: np.ndarray
+    fixed_aa: np.ndarray
+    origin: np.ndarray
+    offset: np.ndarray
 
 
 class TipKinematics:
@@ -61,6 +77,12 @@ class TipKinematics:
         self._axis = np.stack([self._axis_x[..., 2, 1], self._axis_x[..., 0, 2], self._axis_x[..., 1, 0]], axis=-1)
         self.tip_names = model.tip_names
         self.n_joints = len(model.joints)
+
+    @property
+    def tables(self) -> Tables:
+        return Tables(
+            self._joint, self._moves, self._fixed, self._fixed_a, self._fixed_aa, self._origin, self._offset[..., 0]
+        )
 
     def _turns(self, q_rad: np.ndarray) -> np.ndarray:
         angle = q_rad[self._joint] * self._moves  # (depth, n_tips)

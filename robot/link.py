@@ -39,6 +39,7 @@ from robot.link_wire import (
     TaskFeedback,
     array,
     from_state_message,
+    parse,
     raw,
     receive,
     send,
@@ -82,12 +83,15 @@ class LinkBackend:
     Attributes:
         feedback: What the task said with the last state.
         env_id: Environment at the other end.
+        sizes, numbers: How many numbers each array of the last state had, and all of them in a row, as on the wire.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._closed = self._waiting = False
         self.feedback = TaskFeedback()
+        self.sizes: tuple[int, ...] = ()
+        self.numbers = np.zeros(0)
         send(sock, Hello())
         hello = self._answer(Hello)
         if hello.protocol != PROTOCOL:
@@ -131,8 +135,18 @@ class LinkBackend:
     def control_hz(self) -> float:
         return self._control_hz
 
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    @property
+    def timeout_s(self) -> float:
+        """Longest wait for an answer."""
+        return self._sock.gettimeout() or 0.0
+
     def _answer(self, kind: type[Answer]) -> Answer:
-        message = receive(self._sock)
+        return self._expected(receive(self._sock), kind)
+
+    def _expected(self, message: Message, kind: type[Answer]) -> Answer:
         if isinstance(message, Error):
             raise LinkError(f"the robot refused: {message.name}: {message.text}")
         if not isinstance(message, kind):
@@ -166,12 +180,21 @@ class LinkBackend:
         if not self._waiting:
             raise LinkError("receive follows send or reset; nothing was asked")
         self._waiting = False
-        state, feedback = from_state_message(self._answer(State))
+        return self._taken(self._answer(State))
+
+    def take(self, body: bytes) -> RobotState:
+        """As `receive`, of a message that somebody else read from the socket, who had also sent the command."""
+        self._waiting = False
+        return self._taken(self._expected(parse(body), State))
+
+    def _taken(self, message: State) -> RobotState:
+        state, feedback = from_state_message(message)
         for name in ("q_rad", "qd_rad_s", "target_rad"):
             if getattr(state, name).shape != (len(self._model.joints),):
                 raise LinkError(
                     f"STATE.{name} needs {len(self._model.joints)} joints, got {getattr(state, name).shape}"
                 )
+        self.sizes, self.numbers = message.sizes, array("STATE", message.data)
         self.feedback = feedback if feedback.episode_id else replace(feedback, episode_id=self._fresh_id)
         return state
 

@@ -10,11 +10,11 @@ from math import exp, pi
 
 import numpy as np
 
-from robot.contract import ActionTerm, Contract, Term
 from robot.description import load
 from robot.description.model import RobotModel
 from robot.kinematics import TipKinematics
 from robot.link import TaskFeedback, host
+from robot.reaching import ENV_ID, reach_contract
 from robot.state import Command, CommandError, RobotState, checked_target
 
 LAG_S = 0.06  # joints reach 63 % of a small step in this time; hand22 in PyBullet is of that order
@@ -114,7 +114,7 @@ class MockReach:
         self,
         model: RobotModel,
         control_hz: float = 25.0,
-        env_id: str = "flexor/HandReach-v0",
+        env_id: str = ENV_ID,
         episode_s: float = 4.0,
         success_m: float = 0.015,
     ) -> None:
@@ -165,53 +165,9 @@ class MockReach:
         )
 
 
-def reach_contract(
-    model: RobotModel, *, control_hz: float = 25.0, env_id: str = "flexor/HandReach-v0", scale_rad: float = 0.15
-) -> Contract:
-    """A contract for reaching with every driven joint by relative targets; what the mock task understands."""
-    joints = tuple(tendon.joint for tendon in model.tendons)
-    rows = [model.index(joint) for joint in joints]
-    lower, upper = tuple(model.lower_rad[rows].tolist()), tuple(model.upper_rad[rows].tolist())
-    axes = tuple(f"{tip}.{axis}" for tip in model.tip_names for axis in "xyz")
-
-    def term(name: str, elements: tuple[str, ...], unit: str, where: str, limit: float) -> Term:
-        n = len(elements)
-        return Term(name=name, elements=elements, unit=unit, frame=where, low=(-limit,) * n, high=(limit,) * n)
-
-    return Contract(
-        env_id=env_id,
-        robot=model.name,
-        robot_sha256=model.sha256,
-        joint_names=model.joint_names,
-        home_rad=tuple(model.home_rad.tolist()),
-        control_hz=control_hz,
-        observation=(
-            term("joint_position", joints, "rad", "joint", 3.2),
-            term("joint_velocity", joints, "rad/s", "joint", 30.0),
-            term("joint_target", joints, "rad", "joint", 3.2),
-            term("goal_error", axes, "m", "palm", 0.4),
-            term("previous_action", joints, "1", "joint", 1.0),
-        ),
-        action=ActionTerm(
-            joints=joints,
-            mode="relative",
-            scale_rad=(scale_rad,) * len(joints),
-            offset_rad=(0.0,) * len(joints),
-            lower_rad=lower,
-            upper_rad=upper,
-        ),
-        goal=axes,
-        goal_unit="m",
-        goal_frame="palm",
-        motor_names=model.motor_names,
-        servo_stiffness_n_m=tuple(tendon.servo_stiffness_n_m for tendon in model.tendons),
-        servo_damping_n_s_m=tuple(tendon.servo_damping_n_s_m for tendon in model.tendons),
-    )
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m robot.mock", description="Serve the mock task behind a link.")
-    parser.add_argument("--env", default="flexor/HandReach-v0")
+    parser.add_argument("--env", default=ENV_ID)
     parser.add_argument("--robot", default="hand22")
     parser.add_argument("--control-hz", type=float, default=25.0)
     parser.add_argument("--socket", required=True)

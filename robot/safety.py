@@ -44,6 +44,7 @@ STALE_PERIODS = 3.5  # three answers in a row are missing
 STAGES = ("slew", "position", "velocity", "torque", "barrier")
 TOUCH = 0.1  # of a joint's largest speed: a stop may be met so fast
 NO_MOTOR_RAD = 1e9  # a joint that no servo drives has no torque to bound
+LEAST_STD = 1e-4  # 0.1 mrad, 0.1 mm: finer than any sensor
 SANE = 1e12  # sum of squares of all angles and speeds; beyond it something is broken or not a number
 
 
@@ -357,6 +358,6 @@ class Strangeness:
     cap: float = 10.0
 
     def score(self, observation: np.ndarray) -> float:
-        z = (observation - self.mean) / np.maximum(self.std, 1e-4)  # 0.1 mrad, 0.1 mm: finer than any sensor
+        z = (observation - self.mean) / np.maximum(self.std, LEAST_STD)
         z = np.minimum(np.abs(z), self.cap)
         return float(np.sqrt(z @ z / len(z)))

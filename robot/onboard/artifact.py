@@ -23,6 +23,8 @@ from robot.onboard.refusals import (
     ZeroGainsError,
 )
 
+# Written after the contract by every export: a file cut between two of them still reads as a whole one.
+REQUIRED_KEYS = (artifacts.CONTRACT_SHA256_KEY, artifacts.EXPLORATION_KEY, artifacts.NORMALIZER_KEY)
 MAX_GOLDEN_BYTES = 16 * 1024 * 1024
 Arrays = dict[str, np.ndarray]
 
@@ -130,6 +132,7 @@ def _capped(path: Path, limit: int) -> bytes:
 class _Gains(msgspec.Struct):
     schema: int = 0
     servo_stiffness_n_m: list[float] = []
+    drive_stiffness_nm_rad: list[float] = []
 
 
 def read_contract(file: OnnxFile) -> Contract:
@@ -147,16 +150,22 @@ def read_contract(file: OnnxFile) -> Contract:
         raise MissingContractError(
             f"no {artifacts.CONTRACT_KEY!r} in the file's metadata (keys: {keys}); export it with flexor export"
         )
+    lost = [key for key in REQUIRED_KEYS if key not in file.metadata]
+    if lost:
+        raise MissingContractError(
+            f"the file's metadata has a contract but not {', '.join(lost)}: it was cut off, or not written by flexor export"
+        )
     try:
         gains = msgspec.json.decode(text, type=_Gains)
     except msgspec.MsgspecError as error:
         raise BadContractError(f"{artifacts.CONTRACT_KEY} is no contract: {error}") from error
     if gains.schema != SCHEMA:
         raise StaleContractError(f"contract schema: expected {SCHEMA}, got {gains.schema}; export the policy again")
-    zero = [i for i, gain in enumerate(gains.servo_stiffness_n_m) if not gain > 0.0]
-    if zero or not gains.servo_stiffness_n_m:
+    stiffness = [*gains.servo_stiffness_n_m, *gains.drive_stiffness_nm_rad]  # in the order of the motors
+    zero = [i for i, gain in enumerate(stiffness) if not gain > 0.0]
+    if zero or not stiffness:
         which = f"zero at motors {zero}" if zero else "missing"
-        raise ZeroGainsError(f"servo_stiffness_n_m must be > 0 for every motor, {which}; the joints would not hold")
+        raise ZeroGainsError(f"servo stiffness must be > 0 for every motor, {which}; the joints would not hold")
     try:
         contract = Contract.from_json(text)
     except FlexorError as error:

@@ -118,26 +118,32 @@ class CompiledInference:
         self._call.argtypes, self._call.restype = (ctypes.c_void_p, ctypes.c_void_p), None
         self._weights, self._io = _aligned(generated.weights), _aligned(np.zeros(generated.io_size, dtype=np.float32))
         self._w, self._at = self._weights.ctypes.data, self._io.ctypes.data
-        self._obs, self._actions = self._view(generated, OBSERVATION), self._view(generated, ACTIONS)
+        # Buffers, shared with compiled code that calls the same function (`tick.c`).
+        self.observation, self.actions = self._view(generated, OBSERVATION), self._view(generated, ACTIONS)
         self._targets = self._view(generated, JOINT_TARGETS)
         recurrent = STATE_IN in generated.at
-        self._state = (self._view(generated, STATE_IN), self._view(generated, STATE_OUT)) if recurrent else None
+        self.state = (self._view(generated, STATE_IN), self._view(generated, STATE_OUT)) if recurrent else None
         check_parity(self, artifact)
 
     def _view(self, generated: Generated, name: str) -> np.ndarray:
         at, shape = generated.at[name]
         return self._io[at : at + shape[-1]]
 
+    @property
+    def pointers(self) -> tuple[int | None, int, int]:
+        """The function, its weights and its tensors; for compiled code that calls it."""
+        return ctypes.cast(self._call, ctypes.c_void_p).value, self._w, self._at
+
     def reset(self) -> None:
-        if self._state is not None:
-            self._state[0].fill(0.0)
+        if self.state is not None:
+            self.state[0].fill(0.0)
 
     def act(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self._obs[:] = observation
+        self.observation[:] = observation
         self._call(self._w, self._at)
-        if self._state is not None:
-            self._state[0][:] = self._state[1]
-        return self._actions.copy(), self._targets.copy()
+        if self.state is not None:
+            self.state[0][:] = self.state[1]
+        return self.actions.copy(), self._targets.copy()
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:

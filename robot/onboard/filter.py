@@ -99,6 +99,7 @@ class CompiledFilter:
         self._io, self._count = np.zeros((5, n)), np.zeros(5, dtype=np.int64)
         self._target, self._previous, self._q, self._qd, self._out = self._io
         share = min(1.0, limits.alpha_1_s * limits.dt_s)
+        self.rates = share, 1.0 / limits.alpha_1_s
         addresses = (self._io.ctypes.data, self._bound.ctypes.data, self._count.ctypes.data)
         self._arguments = (
             *(pointer(address) for address in addresses),
@@ -107,6 +108,16 @@ class CompiledFilter:
             real(1.0 / limits.alpha_1_s),
         )
         self._check_parity()
+
+    @property
+    def pointers(self) -> tuple[int | None, int, int]:
+        """The function, its rows (target, previous, q, qd, out) and its bounds; for compiled code that calls it (`tick.c`)."""
+        return ctypes.cast(self._call, ctypes.c_void_p).value, self._io.ctypes.data, self._bound.ctypes.data
+
+    @property
+    def previous(self) -> np.ndarray:
+        """The row of the target sent last, as that code keeps it."""
+        return self._previous
 
     def __call__(
         self, target_rad: np.ndarray, previous_rad: np.ndarray, q_rad: np.ndarray, qd_rad_s: np.ndarray

@@ -276,6 +276,7 @@ class FlightRecorder:
 
     def _take(self, ring: Ring, interface: Interface) -> None:
         """Where the columns of the ring are, and what stands for what was not measured."""
+        self.ring = ring  # for compiled code that notes periods itself
         self._count, self._size = ring.count, ring.layout.periods
         self._columns = [ring.records[column] for column in ring.layout.dtype.names or ()]
         self._nothing = np.full(len(interface.contract.action.joints), np.nan, dtype=np.float32)

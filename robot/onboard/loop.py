@@ -8,7 +8,7 @@ the robot's link. A period whose predecessor is not over yet is skipped and coun
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,14 +17,17 @@ from robot.contract import Interface
 from robot.energy import copper_w, winding_ohm
 from robot.errors import NotFiniteError
 from robot.experience import Chunk
+from robot.link import LinkBackend
+from robot.onboard.compiled import CompiledInference, CompilerError
 from robot.onboard.explore import checked_std, sample
-from robot.onboard.filter import TargetFilter
+from robot.onboard.filter import CompiledFilter, TargetFilter
 from robot.onboard.flight import FlightRecorder
 from robot.onboard.inference import Inference
 from robot.onboard.loop_report import LoopReport, Tally
 from robot.onboard.realtime import Clock, MonotonicClock, realtime
 from robot.onboard.recorder import Recorder
 from robot.onboard.robots import Robot
+from robot.onboard.tick import Tick, TickError
 from robot.safety import Fault, Mode
 from robot.state import Command
 
@@ -130,8 +133,37 @@ class ControlLoop:
         self._winding_ohm = winding_ohm(robot.model)
         self._tally = Tally()
         self._watch, self._fault_text, self._strange_in_a_row = safety.Watch(), "", 0
-        self._sent_ns = 0
+        self._sent_ns, self._pressed = 0, False
         self._start_episode()
+        self._tick = self._compile()
+
+    def _compile(self) -> Tick | None:
+        """The compiled period, where all that it needs is there; the loop in Python does the same."""
+        robot, policy, limiter = self._robot, self._inference, self._filter
+        if not (
+            isinstance(robot, LinkBackend)
+            and isinstance(policy, CompiledInference)
+            and isinstance(limiter, CompiledFilter)
+            and isinstance(self._clock, MonotonicClock)
+            and self._config.paced
+            and self._recorder is None
+            and not self._std.any()
+        ):
+            return None
+        try:
+            return Tick(
+                self._interface,
+                policy,
+                limiter,
+                robot,
+                self._tally,
+                strangeness=self._strangeness,
+                flight=self._flight,
+                winding_ohm=self._winding_ohm,
+                late_answer=LATE_ANSWER,
+            )
+        except (TickError, CompilerError):
+            return None
 
     def run(self) -> LoopReport:
         """Run until the time or the episodes are over, a stop was asked for, or a fault was answered. Once.
@@ -172,21 +204,72 @@ class ControlLoop:
         while damped < DAMPING_PERIODS or self._rearm is not None:
             if (end_ns is not None and now_ns >= end_ns) or tally.episodes == config.episodes or self._should_stop():
                 return
-            decision = self._period(now_ns)
-            tally.periods += 1
-            damped += self._watch.mode is Mode.DAMPING
-            if self._watch.mode is Mode.DAMPING and self._rearm is not None and self._rearm():
-                self._take_over()
-            if config.paced:
-                deadline_ns = self._wait(deadline_ns + self._period_ns)
-            self._answer(decision)
-            now_ns = clock.now_ns()
-            if config.paced and now_ns > deadline_ns + LATE_ANSWER * self._period_ns:
-                deadline_ns = self._skip(deadline_ns, now_ns)
+            done = False
+            if self._tick is not None and self._in_order():
+                deadline_ns, now_ns, done = self._compiled_periods(self._tick, deadline_ns, now_ns, end_ns)
+            if not done:
+                decision = self._period(now_ns)
+                tally.periods += 1
+                damped += self._watch.mode is Mode.DAMPING
+                if self._watch.mode is Mode.DAMPING and self._rearm is not None and self._rearm():
+                    self._take_over()
+                if config.paced:
+                    deadline_ns = self._wait(deadline_ns + self._period_ns)
+                self._answer(decision)
                 now_ns = clock.now_ns()
+                if config.paced and now_ns > deadline_ns + LATE_ANSWER * self._period_ns:
+                    deadline_ns = self._skip(deadline_ns, now_ns)
+                    now_ns = clock.now_ns()
             if self._robot.feedback.over and self._watch.mode is Mode.POLICY:
                 self._next_episode()
                 deadline_ns = now_ns = clock.now_ns()  # a reset takes as long as it takes; then a whole period at rest
+
+    def _in_order(self) -> bool:
+        """Whether the next period is the policy's, as far as anybody knows before it."""
+        self._pressed = self._pressed or self._estop()
+        return not self._pressed and self._watch.fault is None and self._blended >= self._blend_periods
+
+    def _compiled_periods(
+        self, tick: Tick, deadline_ns: int, ready_ns: int, end_ns: int | None
+    ) -> tuple[int, int, bool]:
+        """Periods in which nothing is out of the ordinary, as many as come; then all is as if Python had done them.
+
+        Returns:
+            The last deadline met, since when the state is in hand, and False if that state is still to be answered: the
+            compiled period would not, and Python knows the words for why.
+        """
+        robot, record, code, done = self._robot, tick.record, 0, True
+        assert isinstance(robot, LinkBackend)
+        tick.load(
+            self._memory,
+            robot.numbers,
+            sent_rad=self._sent_rad,
+            sent_ns=self._sent_ns,
+            ready_ns=ready_ns,
+            fresh_ns=self._fresh_ns,
+            robot_s=self._state.time_s,
+            strange=self._strange_in_a_row,
+        )
+        while done := tick.decide():
+            code = tick.read(deadline_ns + self._period_ns)
+            deadline_ns = record.deadline_ns
+            if code:
+                break
+            self._pressed = self._estop()
+            if self._pressed or self._should_stop() or (end_ns is not None and record.ready_ns >= end_ns):
+                break
+        self._strange_in_a_row = record.strange_in_a_row
+        self._sent_ns, self._fresh_ns, before_s = record.sent_ns, record.fresh_ns, record.before_s
+        if tick.decided:
+            self._watch = safety.advance(self._watch, fault=None)
+            self._memory, self._sent_rad = tick.unload(self._memory.goal)
+            self._state = robot.take(tick.message(code))
+            if self._interface.contract.goal:
+                self._memory = replace(self._memory, goal=robot.feedback.goal)
+        if code:
+            self._account(before_s, stepped=True)
+            record.ready_ns = self._clock.now_ns()
+        return deadline_ns, record.ready_ns, done
 
     def _take_over(self) -> None:
         """Back from DAMPING: the policy starts anew from where the joints are, and fades in."""
@@ -219,7 +302,8 @@ class ControlLoop:
         """Decide and command; gives what the policy decided, None where it was not heard."""
         had = self._watch.fault
         decision, fault = self._decide(ready_ns) if had is None else (None, None)
-        self._watch = safety.advance(self._watch, fault=fault, estop=self._estop())
+        self._watch = safety.advance(self._watch, fault=fault, estop=self._pressed or self._estop())
+        self._pressed = False
         if self._watch.mode is Mode.POLICY and decision is not None:
             target = decision.filtered.target_rad
             self._count(decision.filtered)
@@ -313,20 +397,14 @@ class ControlLoop:
 
         When the robot measured, nobody says: what is new is taken to be as old as the command it answers, a period at most.
         """
-        before, before_s = self._state, self._state.time_s
+        before = self._state
         self._state = self._robot.receive()
-        feedback, tally = self._robot.feedback, self._tally
-        if self._state.time_s > before_s:
-            self._fresh_ns = max(self._sent_ns, self._clock.now_ns() - self._period_ns)
-        heat_w = copper_w(self._winding_ohm, self._state.motor_current_a, self._state.motor_temperature_c)
-        tally.copper_j += heat_w * self._dt_s
+        self._account(before.time_s, stepped=decision is not None)
         if decision is None:
             return
+        feedback = self._robot.feedback
         goal = feedback.goal if self._interface.contract.goal else None
         self._memory = self._interface.remember(self._memory, before, decision.action, goal)
-        tally.steps += 1
-        tally.success_steps += feedback.success
-        tally.reward_sum += float(feedback.reward_terms.sum())
         if self._recorder is not None:
             self._hand_on(
                 self._recorder.add(
@@ -335,9 +413,21 @@ class ControlLoop:
                     decision.log_prob,
                     feedback.reward_terms,
                     feedback.success,
-                    before_s,
+                    before.time_s,
                 )
             )
+
+    def _account(self, before_s: float, *, stepped: bool) -> None:
+        """Count what the robot's answer tells."""
+        feedback, tally = self._robot.feedback, self._tally
+        if self._state.time_s > before_s:
+            self._fresh_ns = max(self._sent_ns, self._clock.now_ns() - self._period_ns)
+        heat_w = copper_w(self._winding_ohm, self._state.motor_current_a, self._state.motor_temperature_c)
+        tally.copper_j += heat_w * self._dt_s
+        if stepped:
+            tally.steps += 1
+            tally.success_steps += feedback.success
+            tally.reward_sum += float(feedback.reward_terms.sum())
 
     def _hand_on(self, chunk: Chunk | None) -> None:
         if chunk is not None:

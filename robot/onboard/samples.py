@@ -31,18 +31,27 @@ class Ring:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._ns = np.zeros(capacity, dtype=np.int64)
-        self._count = 0
+        self.count = 0  # of all times that were added
+
+    @property
+    def address(self) -> int:
+        """Where the times are, for compiled code that adds some; it must count them in `count`."""
+        return self._ns.ctypes.data
+
+    @property
+    def room(self) -> int:
+        return len(self._ns)
 
     def add(self, ns: int) -> None:
-        self._ns[self._count % len(self._ns)] = ns
-        self._count += 1
+        self._ns[self.count % len(self._ns)] = ns
+        self.count += 1
 
     def __len__(self) -> int:
-        return min(self._count, len(self._ns))
+        return min(self.count, len(self._ns))
 
     def quantiles(self) -> Quantiles:
         kept = self._ns[: len(self)]
         if not len(kept):
             return Quantiles()
         p50, p99, p999 = (np.quantile(kept, [0.5, 0.99, 0.999]) * 1e-3).tolist()
-        return Quantiles(p50_us=p50, p99_us=p99, p999_us=p999, max_us=float(kept.max()) * 1e-3, samples=self._count)
+        return Quantiles(p50_us=p50, p99_us=p99, p999_us=p999, max_us=float(kept.max()) * 1e-3, samples=self.count)

@@ -13,19 +13,47 @@ from typing import Any
 import numpy as np
 
 from robot import safety
-from robot.contract import Interface
+from robot.contract import OF_TIPS, Interface, Memory
 from robot.errors import FlexorError
+from robot.kinematics import TipKinematics
 from robot.link import LinkBackend
-from robot.link_wire import ARRAYS, MAX_MESSAGE_BYTES, STATE_HEAD, Step, frame, raw, state_head
+from robot.link_wire import (
+    ARRAYS,
+    MAX_MESSAGE_BYTES,
+    STATE_HEAD,
+    LinkClosedError,
+    LinkError,
+    Step,
+    frame,
+    raw,
+    state_head,
+)
 from robot.onboard.compiled import CompiledInference, build
 from robot.onboard.filter import STRICT_FLAGS, CompiledFilter
 from robot.onboard.flight import MODES, NO_FAULT, FlightRecorder
 from robot.onboard.loop_report import Tally
 
 TEXT = Path(__file__).with_name("tick.c")
-DONE, CLOSED, SILENT, OTHER, OVER = range(5)  # what `read` says; more in tick.c
+DONE, CLOSED, SILENT, OTHER = range(4)  # what `read` says; more in tick.c
 RINGS = ("latency", "inference", "lateness")
-STRANGE_STD = 1e-4  # as in robot.safety.Strangeness.score
+# Where each observation term's numbers are, and what is taken from them: names of RobotState, or of what is computed.
+SOURCES: dict[str, tuple[str, str]] = {
+    "joint_position": ("q_rad", ""),
+    "joint_velocity": ("qd_rad_s", ""),
+    "joint_target": ("target_rad", ""),
+    "tracking_error": ("target_rad", "q_rad"),
+    "motor_position": ("motor_rad", ""),
+    "motor_current": ("motor_current_a", ""),
+    "tip_position": ("tips", ""),
+    "tip_force": ("tip_force_n", ""),
+    "base_gyro": ("imu_gyro_rad_s", ""),
+    "projected_gravity": ("gravity", ""),
+    "gait_phase": ("phase", ""),
+    "goal": ("goal", ""),
+    "goal_position": ("goal", ""),
+    "goal_error": ("goal", "tips"),
+    "previous_action": ("action", ""),
+}
 
 _i, _d, _p = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
 
@@ -43,7 +71,9 @@ class Record(ctypes.Structure):
         ("changed", _i * 5),
         ("totals", _i * 5),
         *_fields(_d, "reward_sum copper_j strangeness_max before_s time_s late_age_s stale_age_s dt_s"),
-        *_fields(_i, "fd timeout_ms frame_room frame_size head_size flags_at time_at reward_at rewards out_size out_at"),
+        *_fields(
+            _i, "fd timeout_ms frame_room frame_size head_size flags_at time_at reward_at rewards out_size out_at"
+        ),
         *_fields(_p, "frame out head"),
         *_fields(_i, "numbers joints tips depth elements histories phases started"),
         *_fields(_i, "q_at qd_at target_at current_at currents temperature_at temperatures force_at forces"),
@@ -124,7 +154,7 @@ class Tick:
         self._command(interface, policy, limiter)
         if strangeness is not None:
             t.mean = self._own(np.asarray(strangeness.mean, dtype=np.float64))
-            t.spread = self._own(np.maximum(np.asarray(strangeness.std, dtype=np.float64), STRANGE_STD))
+            t.spread = self._own(np.maximum(np.asarray(strangeness.std, dtype=np.float64), safety.LEAST_STD))
             t.strange_limit, t.strange_cap, t.strange_ticks = strangeness.limit, strangeness.cap, strangeness.ticks
         t.ohm = self._own(np.asarray(winding_ohm, dtype=np.float64))
         rings = [getattr(tally, name) for name in RINGS]
@@ -153,7 +183,11 @@ class Tick:
         t.fd, t.timeout_ms, t.numbers, t.joints = robot.fileno(), round(1e3 * robot.timeout_s), starts[-1], n
         t.reward_at, t.rewards = at["reward"], size["reward"]
         step = frame(Step(target_rad=raw(np.zeros(n))))
-        t.out, t.out_size, t.out_at = self._own(np.frombuffer(step, dtype=np.uint8).copy()), len(step), len(step) - 8 * n
+        t.out, t.out_size, t.out_at = (
+            self._own(np.frombuffer(step, dtype=np.uint8).copy()),
+            len(step),
+            len(step) - 8 * n,
+        )
         t.q_at, t.qd_at, t.target_at = at["q_rad"], at["qd_rad_s"], at["target_rad"]
         t.current_at, t.currents = at["motor_current_a"], size["motor_current_a"]
         t.temperature_at, t.temperatures = at["motor_temperature_c"], size["motor_temperature_c"]
@@ -164,57 +198,55 @@ class Tick:
         """Each element of the observation as one number, or the difference of two, of a list: the state's numbers, then what is
         computed from them, then what the policy did last.
         """
-        t, contract, model = self.record, interface.contract, interface.model
-        place, size, end = self._place, self._size, int(self.record.numbers)
-        names = {term.name for term in contract.observation}
-        kinematics = interface.kinematics if names & {"tip_position", "goal_error"} else None
-        t.tips_at = end
-        if kinematics is not None:
-            tables = kinematics.tables
+        t, contract = self.record, interface.contract
+        place, size = dict(self._place), dict(self._size)
+        end = int(t.numbers)
+
+        def computed(name: str, count: int) -> int:
+            nonlocal end
+            place[name], size[name] = end, count
+            end += count
+            return place[name]
+
+        terms = {term.name: term for term in contract.observation}
+        if set(OF_TIPS) & set(terms):
+            tables = TipKinematics(interface.model).tables
             t.depth, t.tips = tables.joint.shape
             for name in ("moves", "fixed", "fixed_a", "fixed_aa", "origin", "offset"):
                 setattr(t, name, self._own(getattr(tables, name)))
             t.chain = self._own(tables.joint.astype(np.int64))
-            end += 3 * int(t.tips)
-        t.gravity_at, t.phase_at = -1, end
-        t.action_at = end
-        sources = {
-            "joint_position": ("q_rad", None),
-            "joint_velocity": ("qd_rad_s", None),
-            "joint_target": ("target_rad", None),
-            "tracking_error": ("target_rad", "q_rad"),
-            "motor_position": ("motor_rad", None),
-            "motor_current": ("motor_current_a", None),
-            "tip_force": ("tip_force_n", None),
-            "base_gyro": ("imu_gyro_rad_s", None),
-            "goal": ("goal", None),
-            "goal_position": ("goal", None),
-            "tip_position": ("tips", None),
-            "goal_error": ("goal", "tips"),
-            "previous_action": ("action", None),
-        }
-        place = {**place, "tips": int(t.tips_at), "action": int(t.action_at)}
-        size = {**size, "tips": 3 * int(t.tips), "action": contract.action_size}
-        plus, minus = [], []
+        t.tips_at = computed("tips", 3 * t.tips)
+        t.gravity_at = -1
+        if "projected_gravity" in terms:
+            if size["imu_quat_xyzw"] != 4:
+                raise TickError("observation term projected_gravity: the robot sends no orientation")
+            t.quat_at, t.gravity_at = place["imu_quat_xyzw"], computed("gravity", 3)
+        if "gait_phase" in terms:
+            t.phases, t.phase_s = 1, self._own(np.array([terms["gait_phase"].period_s]))
+            t.phase_at = computed("phase", 2)
+        t.action_at = computed("action", contract.action_size)
+        plus, minus, history = [], [], []
         for term in contract.observation:
-            if term.name not in sources:
+            if term.name not in SOURCES:
                 raise TickError(f"observation term {term.name} has no C; the loop in Python observes it")
-            rows = interface.rows(term)
-            for name, into in zip(sources[term.name], (plus, minus)):
-                if name is None:
-                    into += [-1] * term.size
-                    continue
-                if rows.size and int(rows.max()) >= size[name]:
+            rows, older = interface.rows(term), term.size - term.size // term.history
+            if older:
+                history += [len(plus), len(rows), older]
+            for name, into in zip(SOURCES[term.name], (plus, minus)):
+                if name and rows.size and int(rows.max()) >= size[name]:
                     raise TickError(f"observation term {term.name}: the robot sends {size[name]} numbers of {name}")
-                into += (place[name] + rows).tolist()
-        t.elements = contract.observation_size
-        t.plus, t.minus = self._own(np.array(plus, dtype=np.int64)), self._own(np.array(minus, dtype=np.int64))
-        self._values = np.zeros(t.action_at + contract.action_size)
+                into += (place[name] + rows).tolist() if name else [-1] * len(rows)
+                into += [-1] * older
+        t.elements, t.histories = contract.observation_size, len(history) // 3
+        self._past = np.zeros(sum(history[2::3]))
+        self._history = [(term, term.history - 1) for term in contract.observation if term.history > 1]
+        for name, numbers in (("plus", plus), ("minus", minus), ("history", history)):
+            setattr(t, name, self._own(np.array(numbers, dtype=np.int64)))
+        self._values = np.zeros(end)
         self._action = self._values[t.action_at :]
         self._observation = np.zeros(contract.observation_size, dtype=np.float32)
-        t.values, t.observation = self._own(self._values), self._own(self._observation)
+        t.values, t.observation, t.past = self._own(self._values), self._own(self._observation), self._own(self._past)
         t.wide = self._own(np.zeros(contract.observation_size))
-        t.past = self._own(np.zeros(1))
 
     def _command(self, interface: Interface, policy: CompiledInference, limiter: CompiledFilter) -> None:
         t, action, model = self.record, interface.contract.action, interface.model
@@ -244,18 +276,41 @@ class Tick:
         assert fields is not None
         t.flight, t.flight_count = ring.records.ctypes.data, ring.count.ctypes.data
         t.flight_room, t.flight_item = ring.layout.periods, ring.layout.dtype.itemsize
-        for k, name in enumerate(ring.layout.dtype.names or ()):
-            t.flight_at[k] = fields[name][1]
+        for k, (_, at, *_) in enumerate(fields.values()):
+            t.flight_at[k] = at
         t.flight_mode, t.flight_no_fault = MODES.index(safety.Mode.POLICY), NO_FAULT
 
     def load(
-        self, *, previous_action: np.ndarray, sent_rad: np.ndarray, sent_ns: int, fresh_ns: int, time_s: float, strange: int
+        self,
+        memory: Memory,
+        numbers: np.ndarray,
+        *,
+        sent_rad: np.ndarray,
+        sent_ns: int,
+        ready_ns: int,
+        fresh_ns: int,
+        robot_s: float,
+        strange: int,
     ) -> None:
-        """Take over from the loop in Python, after it sent a command."""
+        """Take over from the loop in Python, with a state to answer.
+
+        Args:
+            memory: Of the controller.
+            numbers: That state's, as on the wire.
+            sent_rad, sent_ns: The target sent last, and when.
+            ready_ns, fresh_ns: Since when the state is in hand, and fresh.
+            robot_s: The state's own time.
+            strange: Strange observations in a row before it.
+        """
         t = self.record
-        self._action[:] = previous_action
+        self._values[: t.numbers] = numbers
+        self._action[:] = memory.previous_action
+        t.started, t.time_s = bool(memory.past), memory.time_s
+        if memory.past:
+            self._past[:] = np.concatenate([memory.past[term.name].reshape(-1) for term, _ in self._history])
         self._limiter.previous[:] = sent_rad
-        t.sent_ns, t.fresh_ns, t.before_s, t.strange_in_a_row = sent_ns, fresh_ns, time_s, strange
+        t.sent_ns, t.ready_ns, t.fresh_ns, t.before_s = sent_ns, ready_ns, fresh_ns, robot_s
+        t.strange_in_a_row, t.periods = strange, 0
         for k, name in enumerate(RINGS):
             t.ring_count[k] = getattr(self._tally, name).count
 
@@ -271,12 +326,28 @@ class Tick:
         """Decide and command; False where nothing was sent."""
         return self._decide(self._at) == DONE
 
-    def body(self) -> bytes:
-        """The message that `read` took in."""
-        return self._frame[: self.record.frame_size].tobytes()
+    @property
+    def decided(self) -> bool:
+        """Whether anything was sent since `load`."""
+        return self.record.periods > 0
 
-    def unload(self) -> tuple[np.ndarray, np.ndarray]:
-        """Give back to the loop in Python: adds to the tally, and gives the previous action and the target sent, fresh."""
+    def message(self, code: int) -> bytes:
+        """The message that `read` took in when it said DONE, or that there is something in it that only Python knows.
+
+        Raises:
+            LinkClosedError, LinkError: There is none: the other end is gone, silent, or announced an absurd length.
+        """
+        size = self.record.frame_size
+        if code == CLOSED:
+            raise LinkClosedError("the other end of the link is gone")
+        if code == SILENT:
+            raise LinkError(f"the other end of the link did not answer within {self._robot.timeout_s} s")
+        if code == OTHER:
+            raise LinkError(f"a message must have 1..{MAX_MESSAGE_BYTES} bytes, got a length of {size}")
+        return self._frame[:size].tobytes()
+
+    def unload(self, goal: np.ndarray) -> tuple[Memory, np.ndarray]:
+        """Give back to the loop in Python: adds to the tally, and gives the memory and the target sent, all fresh."""
         t, tally = self.record, self._tally
         for name in ("missed", "missed_by_robot", "periods", "steps", "success_steps", "late_states"):
             setattr(tally, name, getattr(tally, name) + getattr(t, name))
@@ -290,4 +361,10 @@ class Tick:
             t.totals[k] = 0
         for k, name in enumerate(RINGS):
             getattr(tally, name).count = t.ring_count[k]
-        return self._action.copy(), self._limiter.previous.copy()
+        past, start = {}, 0
+        for term, older in self._history:
+            n = term.size // term.history
+            past[term.name] = self._past[start : start + n * older].reshape(older, n).copy()
+            start += n * older
+        memory = Memory(goal=goal, previous_action=self._action.copy(), time_s=t.time_s, past=past)
+        return memory, self._limiter.previous.copy()

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from robot.contract import ActionTerm, Contract, Term
+from robot.contract import Contract
 from robot.description.model import RobotModel
 from robot.kinematics import TipKinematics
+from robot.reaching import ENV_ID, reach_contract
 from robot.state import RobotState
 from sim.clearance import Clearance
 from sim.tasks.task import Credit, Judgement, Task
@@ -13,7 +14,6 @@ from sim.world import Start, WorldState
 SUCCESS_M = 0.005  # mean over the five tips
 WIDE_M = 0.03  # scale of the reward that pulls from afar
 NARROW_M = 0.006  # scale of the reward that rewards precision
-REACH = 0.2  # radians of joint target per control step at full action: 5 rad/s at 25 Hz, a third of no-load speed
 RANGE_SHARE = 0.85  # goals and starts leave the outer 15 % of every joint's range alone
 CLEARANCE_M = 0.002  # goal postures keep this gap between fingers
 FOREARM = ("forearm_pronation", "wrist_flexion", "wrist_deviation")  # held still by their own motors
@@ -37,7 +37,7 @@ def smooth(action: np.ndarray, previous_action: np.ndarray) -> float:
 
 
 class HandReach(Task):
-    env_id = "flexor/HandReach-v0"
+    env_id = ENV_ID
     max_steps = 50  # 2 s
     control_hz = 25.0
     reward_names = ("thumb", "index", "middle", "ring", "little", "smooth")
@@ -58,45 +58,7 @@ class HandReach(Task):
         self._high = np.where(still, model.home_rad, middle + half)
 
     def contract(self) -> Contract:
-        model = self.model
-        moved = tuple(name for name in model.joint_names if name not in FOREARM)
-        rows = [model.index(name) for name in moved]
-        low, high = tuple(model.lower_rad[rows].tolist()), tuple(model.upper_rad[rows].tolist())
-        n = len(moved)
-        tips = tuple(f"{tip}.{axis}" for tip in model.tip_names for axis in "xyz")
-        reach = (0.3,) * len(tips)  # m; twice the hand's length from the wrist
-        return Contract(
-            env_id=self.env_id,
-            robot=model.name,
-            robot_sha256=model.sha256,
-            joint_names=model.joint_names,
-            home_rad=tuple(model.home_rad.tolist()),
-            control_hz=self.control_hz,
-            observation=(
-                _term(
-                    "joint_position", moved, "rad", "joint", tuple(x - 0.3 for x in low), tuple(x + 0.3 for x in high)
-                ),
-                _term("joint_velocity", moved, "rad/s", "joint", (-30.0,) * n, (30.0,) * n),
-                _term("joint_target", moved, "rad", "joint", low, high),
-                _term("tip_position", tips, "m", "palm", tuple(-x for x in reach), reach),
-                _term("goal_error", tips, "m", "palm", tuple(-x for x in reach), reach),
-                _term("previous_action", moved, "1", "joint_order", (-1.0,) * n, (1.0,) * n),
-            ),
-            action=ActionTerm(
-                joints=moved,
-                mode="relative",
-                scale_rad=(REACH,) * n,
-                offset_rad=(0.0,) * n,
-                lower_rad=low,
-                upper_rad=high,
-            ),
-            goal=tips,
-            goal_unit="m",
-            goal_frame="palm",
-            motor_names=model.motor_names,
-            servo_stiffness_n_m=tuple(t.servo_stiffness_n_m for t in model.tendons),
-            servo_damping_n_s_m=tuple(t.servo_damping_n_s_m for t in model.tendons),
-        )
+        return reach_contract(self.model, control_hz=self.control_hz, env_id=self.env_id, still=FOREARM)
 
     def credit(self) -> tuple[Credit, ...]:
         """Each finger answers for its own tip, and all of them for smoothness."""
@@ -132,9 +94,3 @@ class HandReach(Task):
             success=mean < SUCCESS_M,
             metrics={"tip_error_mm": 1e3 * mean, "tip_error_max_mm": 1e3 * float(error.max())},
         )
-
-
-def _term(
-    name: str, elements: tuple[str, ...], unit: str, frame: str, low: tuple[float, ...], high: tuple[float, ...]
-) -> Term:
-    return Term(name=name, elements=elements, unit=unit, frame=frame, low=low, high=high)

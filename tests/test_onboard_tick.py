@@ -1,0 +1,387 @@
+"""The compiled control period is the one in Python: the same commands, faults, counts and recordings, and it allocates nothing."""
+
+import ctypes
+import socket
+import threading
+import tracemalloc
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from onboard_helpers import HAND, artifact, model
+
+from robot import link, safety
+from robot.contract import OBSERVATION_TERMS, Contract, Term
+from robot.description import load
+from robot.link import LinkBackend, LinkClosedError, TaskFeedback
+from robot.mock import MockBackend
+from robot.onboard import loop as loops
+from robot.onboard import tick as ticks
+from robot.onboard.compiled import CompiledInference
+from robot.onboard.filter import CompiledFilter
+from robot.onboard.flight import FlightRecorder
+from robot.onboard.loop import ControlLoop, LoopConfig
+from robot.onboard.start import strangeness
+from robot.onboard.tick import Record, Tick
+from robot.reaching import ENV_ID, reach_contract
+from robot.safety import Fault, Limits, Strangeness
+
+HZ = 500.0  # tests that wait for deadlines wait little
+BODY = load("body28")
+
+
+def wide(robot, history: int = 3, scale_rad: float = 0.01) -> Contract:
+    """A contract with every observation term that the robot can measure, some of them with a history."""
+    plain = reach_contract(robot, control_hz=HZ, scale_rad=scale_rad)
+    joints, motors, goal = plain.action.joints, robot.motor_names, plain.goal
+    n = {
+        "joint_position": (joints, "rad", "joint"),
+        "joint_velocity": (joints, "rad/s", "joint"),
+        "joint_target": (joints, "rad", "joint"),
+        "tracking_error": (joints, "rad", "joint"),
+        "motor_position": (motors[2:7], "rad", "motor"),
+        "motor_current": (motors[:3], "A", "motor"),
+        "tip_position": (goal, "m", "palm"),
+        "tip_force": (robot.tip_names, "N", "tip"),
+        "base_gyro": (("x", "y", "z"), "rad/s", "base"),
+        "projected_gravity": (("x", "y", "z"), "1", "base"),
+        "gait_phase": (("sin", "cos"), "1", "clock"),
+        "goal": (goal, "m", "palm"),
+        "goal_position": (goal, "m", "palm"),
+        "goal_error": (goal, "m", "palm"),
+        "previous_action": (joints, "1", "action"),
+    }
+    assert set(n) == set(OBSERVATION_TERMS)
+    lacks = {"tip_position", "tip_force", "goal", "goal_position", "goal_error"} if robot is BODY else set()
+    lacks |= set() if robot.floating else {"base_gyro", "projected_gravity"}
+    terms = []
+    for name, (elements, unit, frame) in n.items():
+        if name in lacks:
+            continue
+        steps = history if name in ("joint_position", "goal_error", "projected_gravity", "previous_action") else 1
+        row = tuple(elements) * steps
+        terms.append(
+            Term(
+                name=name,
+                elements=row,
+                unit=unit,
+                frame=frame,
+                low=(-9.0,) * len(row),
+                high=(9.0,) * len(row),
+                period_s=0.5 if name == "gait_phase" else 0.0,
+                history=steps,
+            )
+        )
+    contract = msgspec.structs.replace(plain, observation=tuple(terms))
+    contract.validate()
+    return contract
+
+
+class Side:
+    """A mock with a goal and a reward, that keeps what it was sent and says what a test wants it to say."""
+
+    env_id, control_hz = ENV_ID, HZ
+
+    def __init__(self, robot, spoil=None, episode_steps=10**9):
+        self.model, self._backend, self._episode_steps = robot, MockBackend(robot, HZ), episode_steps
+        self.sent, self.spoil, self.on_step, self._k = [], spoil or {}, lambda k: None, 0
+
+    def reset(self, rng_seed):
+        self._rng, self._k = np.random.default_rng(rng_seed), 0
+        return self._backend.reset(None, self._rng), self._feedback()
+
+    def _feedback(self):
+        self._goal = self._rng.normal(0.0, 0.1, 3 * len(self.model.tips))
+        return TaskFeedback(
+            goal=self._goal,
+            reward_names=("a", "b"),
+            reward_terms=self._rng.normal(size=2),
+            success=bool(self._rng.random() < 0.3),
+            truncated=self._k >= self._episode_steps,
+        )
+
+    def step(self, command):
+        state = self._backend.step(command)
+        self._k += 1
+        self.sent.append(command.target_rad)
+        self.on_step(len(self.sent))
+        if self.model.floating:
+            angle = 0.1 * self._k
+            quat = np.array([np.sin(angle), 0.0, 0.0, np.cos(angle)])
+            state = replace(state, imu_gyro_rad_s=np.array([0.1, angle, -angle]), imu_quat_xyzw=quat)
+        change = self.spoil.get(len(self.sent))
+        return (change(state) if change else state), self._feedback()
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """The machine that runs the tests may be busy; data does not grow too old here."""
+    monkeypatch.setattr(safety, "STALE_PERIODS", 1e6)
+    monkeypatch.setattr(safety, "LATE_PERIODS", 1e6)
+
+
+def run(contract, robot=HAND, *, compiled=True, seconds=0.2, side=None, folder=None, **more):
+    """A run of the loop over a link; gives the report, what the robot was sent, and what the flight recorder holds."""
+    made = artifact(model(contract), contract)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(20.0)
+    side = side or Side(robot)
+    thread = threading.Thread(target=link.converse, args=(side, theirs))
+    thread.start()
+    backend = LinkBackend(ours)
+    limiter = CompiledFilter(Limits.of(robot, contract.dt_s))
+    interface = contract.bind(robot)
+    flight = FlightRecorder(interface, folder, seconds=10.0) if folder is not None else None
+    config = more.pop("config", LoopConfig(seconds=seconds))
+    more.setdefault("strangeness", strangeness(made))
+    loop = ControlLoop(
+        backend,
+        interface,
+        CompiledInference(made),
+        rng=np.random.default_rng(3),
+        config=config,
+        limiter=limiter,
+        flight=flight,
+        **more,
+    )
+    assert loop._tick is not None, "there is a compiler here"
+    loop._tick = loop._tick if compiled else None
+    try:
+        report = loop.run()
+        rows = flight.ring.last().copy() if flight is not None else None
+    finally:
+        backend.close()
+        if flight is not None:
+            flight.close()
+        thread.join(20.0)
+        theirs.close()
+    return report, np.array(side.sent), rows
+
+
+@pytest.mark.parametrize(
+    "contract, robot",
+    [
+        (reach_contract(HAND, control_hz=HZ, scale_rad=0.01), HAND),
+        (wide(HAND, scale_rad=2.0), HAND),
+        (wide(BODY), BODY),
+    ],
+    ids=["reach", "every term of a hand, every filter", "every term of a body"],
+)
+def test_the_compiled_period_commands_records_and_counts_what_python_does(contract, robot, tmp_path, patient):
+    config = LoopConfig(seconds=60.0, episodes=4)
+    lax = Strangeness(mean=np.zeros(contract.observation_size), std=np.ones(contract.observation_size), limit=1e9)
+    seen = [
+        run(
+            contract,
+            robot,
+            compiled=compiled,
+            side=Side(robot, episode_steps=30),
+            config=config,
+            folder=tmp_path / str(compiled),
+            strangeness=lax,
+        )
+        for compiled in (True, False)
+    ]
+    (report, sent, rows), (plain, plain_sent, plain_rows) = seen
+    assert len(sent) == 120
+    np.testing.assert_array_equal(sent, plain_sent)
+    assert len(rows) == len(plain_rows) >= 100
+    for name in rows.dtype.names:
+        if name not in ("time_ns", "latency_us"):
+            np.testing.assert_array_equal(rows[name], plain_rows[name], err_msg=name)
+    for name in ("steps", "periods", "episodes", "successes", "success_steps", "late_states", "fault"):
+        assert getattr(report, name) == getattr(plain, name), name
+    changed = [sum(getattr(r, n) for n in ("slewed", "clamped", "slowed", "eased", "braked")) for r in (report, plain)]
+    assert changed[0] == changed[1] and (changed[0] > 1000 or contract.action.scale_rad[0] < 1.0)
+    for name in ("reward_sum", "copper_j", "strangeness_max"):
+        assert getattr(report, name) == pytest.approx(getattr(plain, name), rel=1e-9)
+    assert report.latency.samples == report.periods and report.lateness.samples == report.periods
+    assert report.inference.samples == report.steps
+
+
+def nan_in_joint(i):
+    def spoil(state):
+        q = state.q_rad.copy()
+        q[i] = np.nan
+        return replace(state, q_rad=q)
+
+    return spoil
+
+
+def still(state):
+    return replace(state, time_s=20 / HZ)
+
+
+@pytest.mark.parametrize(
+    "spoil, more, fault",
+    [
+        ({20: nan_in_joint(4)}, {}, Fault.OBSERVATION),
+        ({20: nan_in_joint(0)}, {}, Fault.OBSERVATION),  # a joint this policy does not look at
+        ({k: still for k in range(21, 999)}, {}, Fault.STALE),
+        ({}, {"strangeness": Strangeness(mean=np.zeros(1), std=np.ones(1), ticks=7)}, Fault.STRANGE),
+    ],
+    ids=["nan", "nan unseen", "clock stands still", "strange"],
+)
+def test_every_fault_is_answered_as_python_answers_it(spoil, more, fault, monkeypatch):
+    if fault is not Fault.STALE:
+        monkeypatch.setattr(safety, "STALE_PERIODS", 1e6)
+    contract = reach_contract(HAND, control_hz=HZ)
+    if "strangeness" in more:
+        size = contract.observation_size
+        more = {"strangeness": Strangeness(mean=np.full(size, 9.0), std=np.full(size, 0.1), ticks=7)}
+    seen = [run(contract, compiled=c, side=Side(HAND, dict(spoil)), **more)[:2] for c in (True, False)]
+    (report, sent), (plain, plain_sent) = seen
+    assert report.fault is plain.fault is fault
+    words = [r.fault_text.partition(" ms")[0] if fault is not Fault.STALE else "" for r in (report, plain)]
+    assert words[0] == words[1]
+    if fault is not Fault.STALE:  # how many old answers make one too old depends on when the machine woke us
+        assert report.steps == plain.steps
+        np.testing.assert_array_equal(sent, plain_sent)
+    assert np.isfinite(sent).all()
+
+
+def test_a_network_that_says_nan_moves_nothing(patient):
+    contract = reach_contract(HAND, control_hz=HZ)
+
+    def break_weights(proto):
+        for weight in proto.graph.initializer:
+            if weight.name == "b2":
+                weight.raw_data = np.full(weight.dims[0], np.nan, dtype=np.float32).tobytes()
+
+    made = artifact(model(contract), contract, edit=break_weights)
+    policy = CompiledInference.__new__(CompiledInference)  # as if admission had not refused it
+    import robot.onboard.compiled as compiled
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "check_parity", lambda *_: 0.0)
+        policy.__init__(made)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(20.0)
+    side = Side(HAND)
+    thread = threading.Thread(target=link.converse, args=(side, theirs))
+    thread.start()
+    backend = LinkBackend(ours)
+    loop = ControlLoop(
+        backend,
+        contract.bind(HAND),
+        policy,
+        rng=np.random.default_rng(0),
+        config=LoopConfig(seconds=1.0),
+        limiter=CompiledFilter(Limits.of(HAND, contract.dt_s)),
+    )
+    report = loop.run()
+    backend.close()
+    thread.join(20.0)
+    theirs.close()
+    assert report.fault is Fault.ACTION and report.steps == 0
+    np.testing.assert_array_equal(side.sent[0], HAND.home_rad)
+
+
+def test_the_emergency_stop_and_a_stop_are_heard_between_two_periods(patient):
+    contract = reach_contract(HAND, control_hz=HZ)
+    side = Side(HAND)
+    report, sent, _ = run(contract, side=side, estop=lambda: len(side.sent) == 30)  # a short press is enough
+    assert report.fault is Fault.ESTOP and report.steps == 30 and len(sent) == 32
+    side = Side(HAND)
+    report, sent, _ = run(contract, side=side, should_stop=lambda: len(side.sent) >= 30)
+    assert report.fault is None and report.steps == 30
+
+
+def test_a_robot_that_goes_away_is_said_so_and_what_was_done_is_counted(patient):
+    contract = reach_contract(HAND, control_hz=HZ)
+    side = Side(HAND)
+
+    def leave(k):
+        if k == 20:
+            raise link.LinkClosedError("as if the process had died")
+
+    side.on_step = leave
+    made = artifact(model(contract), contract)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(20.0)
+
+    def serve():
+        link.converse(side, theirs)
+        theirs.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    backend = LinkBackend(ours)
+    loop = ControlLoop(
+        backend,
+        contract.bind(HAND),
+        CompiledInference(made),
+        rng=np.random.default_rng(0),
+        config=LoopConfig(seconds=5.0),
+        limiter=CompiledFilter(Limits.of(HAND, contract.dt_s)),
+    )
+    with pytest.raises((LinkClosedError, link.LinkError)):
+        loop.run()
+    assert loop._tally.steps == 19
+    backend.close()
+    thread.join(20.0)
+
+
+def test_nothing_is_allocated_in_a_period(patient):
+    contract = reach_contract(HAND, control_hz=HZ)
+    found, side = [], Side(HAND)
+    only = tracemalloc.Filter(True, "*/robot/onboard/*")  # the mock runs in this process, too
+
+    def watch():
+        if len(found) < 2 and len(side.sent) >= (100, 200)[len(found)]:
+            found.append(tracemalloc.take_snapshot().filter_traces([only]))
+        return len(found) == 2
+
+    tracemalloc.start(5)
+    try:
+        run(contract, side=side, seconds=60.0, should_stop=watch)
+    finally:
+        tracemalloc.stop()
+    assert len(found) == 2
+    grown = [d for d in found[1].compare_to(found[0], "lineno") if d.size_diff > 0]
+    # numbers that are kept from one period to the next: a few live integers, no array and nothing that grows
+    assert sum(d.size_diff for d in grown) < 1024, grown
+
+
+def test_every_observation_term_has_c():
+    assert set(ticks.SOURCES) == set(OBSERVATION_TERMS)
+
+
+def test_the_record_in_c_and_in_python_are_one():
+    library = ctypes.CDLL(str(ticks.build(ticks.TEXT.read_text(), flags=ticks.STRICT_FLAGS)))
+    assert library.tick_size() == ctypes.sizeof(Record)
+
+
+def test_sensors_the_robot_does_not_have_are_left_to_python(monkeypatch):
+    contract = wide(HAND)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(20.0)
+    side = Side(HAND)
+    bare = side.reset
+    side.reset = lambda seed: (lambda s, f: (replace(s, tip_force_n=np.zeros(0)), f))(*bare(seed))
+    thread = threading.Thread(target=link.converse, args=(side, theirs))
+    thread.start()
+    backend = LinkBackend(ours)
+    backend.reset(None, np.random.default_rng(0))
+    made = artifact(model(contract), contract)
+    from robot.onboard.loop_report import Tally
+
+    with pytest.raises(ticks.TickError, match="tip_force: the robot sends 0 numbers"):
+        Tick(
+            contract.bind(HAND),
+            CompiledInference(made),
+            CompiledFilter(Limits.of(HAND, contract.dt_s)),
+            backend,
+            Tally(),
+            strangeness=None,
+            flight=None,
+            winding_ohm=np.ones(len(HAND.motor_names)),
+            late_answer=loops.LATE_ANSWER,
+        )
+    backend.close()
+    thread.join(20.0)
+    theirs.close()
