@@ -204,7 +204,7 @@ def test_damaged_states_are_refused():
     body = link_wire.frame(message)[4:]
     assert link_wire.parse(body) == message
     for cut in (1, 8, 20, 100, len(body) - 1):
-        with pytest.raises(LinkError, match="ends in its head|not a message"):
+        with pytest.raises(LinkError, match=r"ends in its head|not a message"):
             link_wire.parse(body[:cut])
 
 
