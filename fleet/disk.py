@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+IOV_MAX = 1024  # parts of one write, the kernel's limit
+
 
 class Disk:
     """The real disk."""
@@ -70,13 +72,22 @@ class AppendFile:
         Raises:
             OSError: Nothing of it was kept.
         """
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        start, view = self.size, memoryview(data)
+        start, at = self.size, 0
         try:
-            while view:
-                written = os.pwrite(self._fd, view, self.size)
+            while at < len(parts):
+                some = parts[at : at + IOV_MAX]
+                written = os.pwritev(self._fd, some, self.size)
                 self.size += written
-                view = view[written:]
+                at += len(some)
+                if written < (
+                    wanted := sum(map(len, some))
+                ):  # a signal, or nearly no space: the rest, and then the error
+                    rest = memoryview(b"".join(some))[written:]
+                    while rest:
+                        written = os.pwrite(self._fd, rest, self.size)
+                        self.size += written
+                        rest = rest[written:]
+                    assert self.size >= start + wanted
         except OSError:
             self.size = start
             os.ftruncate(self._fd, start)

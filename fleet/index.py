@@ -1,13 +1,15 @@
 """What the hub knows of every stream it holds: cursors, digests, counts. Pure; the log's files are in `fleet.store`.
 
-One integer per (robot, epoch, stream) decides everything: number cursor+1 is new, up to the cursor is a duplicate, behind it a gap. A line
-has two marks: `accepted` (handed to the disk) and `committed` (on the disk); only the second is ever told to a robot.
+One integer per (robot, epoch, stream) decides almost everything: number cursor+1 is new, up to the cursor is a duplicate, behind it a gap. What
+tombstones skipped are holes below the cursor: a record in a hole is new too, because another hub may hold what this one was told to be lost.
+So two logs merge as sets. A line has two marks: `accepted` (handed to the disk) and `committed` (on the disk); only the second is told to a robot.
 """
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,8 +31,10 @@ class Verdict(Enum):
     MALFORMED = "malformed"
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+Holes = tuple[tuple[int, int], ...]  # ranges first..last, ascending
+
+
+class Mark(NamedTuple):
     """State of a line after a record.
 
     Attributes:
@@ -40,6 +44,7 @@ class Mark:
         lost: Records declared lost.
         payload_bytes: Of the records held.
         items, lost_items: Things (control steps) in the records held, and in those declared lost.
+        holes: Ranges up to the cursor that are not held.
     """
 
     seq: int = 0
@@ -49,6 +54,7 @@ class Mark:
     payload_bytes: int = 0
     items: int = 0
     lost_items: int = 0
+    holes: Holes = ()
 
 
 @dataclass(slots=True)
@@ -65,6 +71,7 @@ class Index:
 
     def __init__(self) -> None:
         self.lines: dict[Key, Line] = {}
+        self._streams: dict[tuple[str, int], dict[int, Line]] = {}  # (robot, epoch) -> stream -> line
         self.duplicates = 0  # resent records that were not stored again
         self.gaps = 0
         self.conflicts = 0
@@ -74,11 +81,11 @@ class Index:
 
     def cursors(self, robot: str, epoch: int) -> dict[int, int]:
         """What of a robot's epoch is on disk, per stream."""
-        return {s: line.committed.seq for (r, e, s), line in self.lines.items() if (r, e) == (robot, epoch)}
+        return {s: line.committed.seq for s, line in self._streams.get((robot, epoch), {}).items()}
 
     def digests(self, robot: str, epoch: int) -> dict[int, bytes]:
         """Rolling digests at those cursors."""
-        return {s: line.committed.digest for (r, e, s), line in self.lines.items() if (r, e) == (robot, epoch)}
+        return {s: line.committed.digest for s, line in self._streams.get((robot, epoch), {}).items()}
 
     def judge(self, key: Key, seq: int, flags: int, payload: bytes, crc: int) -> Verdict:
         """What to do with a record; `accept` it if NEW. A tombstone covers a range, and may begin below the cursor."""
@@ -94,6 +101,8 @@ class Index:
                 return Verdict.MALFORMED
             first = stone.first
         if seq <= cursor:
+            if line and line.accepted.holes and not flags & TOMBSTONE and in_holes(line.accepted.holes, seq):
+                return Verdict.NEW
             known = next((c for s, c in (line.recent if line else ()) if s == seq), crc)
             if known != crc and not flags & TOMBSTONE:
                 self.conflicts += 1
@@ -107,7 +116,7 @@ class Index:
 
     def accept(self, key: Key, seq: int, flags: int, payload: bytes, crc: int, items: int) -> Mark:
         """Move a line's accepted mark behind a record that was judged NEW."""
-        line = self.lines.setdefault(key, Line())
+        line = self._line(key)
         line.accepted = self._after(line.accepted, seq, flags, payload, crc, items)
         line.recent.append((seq, crc))
         return line.accepted
@@ -125,8 +134,8 @@ class Index:
 
     def replay(self, key: Key, seq: int, flags: int, payload: bytes, crc: int, items: int) -> None:
         """A record read back from the log."""
-        line = self.lines.setdefault(key, Line())
-        if seq <= line.accepted.seq:
+        line = self._line(key)
+        if seq <= line.accepted.seq and (flags & TOMBSTONE or not in_holes(line.accepted.holes, seq)):
             self.doubled += 1
             return
         self.accept(key, seq, flags, payload, crc, items)
@@ -135,7 +144,7 @@ class Index:
     def restore(self, ranges: Iterable[KeyRange]) -> None:
         """What a sealed segment's foot says."""
         for r in ranges:
-            line = self.lines.setdefault((r.robot, r.epoch, r.stream), Line())
+            line = self._line((r.robot, r.epoch, r.stream))
             old = line.committed
             line.accepted = line.committed = Mark(
                 seq=r.last,
@@ -145,28 +154,52 @@ class Index:
                 payload_bytes=old.payload_bytes + r.payload_bytes,
                 items=old.items + r.items,
                 lost_items=old.lost_items + r.lost_items,
+                holes=r.holes,
             )
-            line.recent.append((r.last, r.last_crc))
+            if r.last_crc:
+                line.recent.append((r.last, r.last_crc))
+
+    def _line(self, key: Key) -> Line:
+        line = self.lines.get(key)
+        if line is None:
+            line = self.lines[key] = self._streams.setdefault(key[:2], {})[key[2]] = Line()
+        return line
 
     def _after(self, mark: Mark, seq: int, flags: int, payload: bytes, crc: int, items: int) -> Mark:
         if not flags & TOMBSTONE:
+            records, size, items = mark.records + 1, mark.payload_bytes + len(payload), mark.items + items
+            if seq > mark.seq:
+                digest = roll(mark.digest, seq, crc)
+                return Mark(seq, digest, records, mark.lost, size, items, mark.lost_items, mark.holes)
+            # It was declared lost, and another hub had it: the cursor and its digest are behind it already.
+            lost_items = max(0, mark.lost_items - items + mark.items)
             return Mark(
-                seq,
-                roll(mark.digest, seq, crc),
-                mark.records + 1,
-                mark.lost,
-                mark.payload_bytes + len(payload),
-                mark.items + items,
-                mark.lost_items,
+                mark.seq, mark.digest, records, mark.lost - 1, size, items, lost_items, without(mark.holes, seq)
             )
         stone = msgspec.msgpack.decode(payload, type=Tombstone)
         if stone.first == mark.seq + 1 and stone.digest_before != mark.digest:
             self.digest_breaks += 1
         lost, covered = seq - mark.seq, seq - stone.first + 1
-        return replace(
-            mark,
+        return mark._replace(
             seq=seq,
             digest=stone.digest_after,
             lost=mark.lost + lost,
             lost_items=mark.lost_items + stone.items * lost // covered,
+            holes=(*mark.holes, (mark.seq + 1, seq)),
         )
+
+
+def in_holes(holes: Holes, seq: int) -> bool:
+    """Whether a number lies in one of some ranges."""
+    return any(first <= seq <= last for first, last in holes)
+
+
+def without(holes: Holes, seq: int) -> Holes:
+    """The ranges when a number is taken out of them."""
+    kept: list[tuple[int, int]] = []
+    for first, last in holes:
+        if first <= seq <= last:
+            kept += [(a, b) for a, b in ((first, seq - 1), (seq + 1, last)) if a <= b]
+        else:
+            kept.append((first, last))
+    return tuple(kept)

@@ -102,13 +102,14 @@ class KeyRange(msgspec.Struct, frozen=True, kw_only=True):
     stream: int
     first: int
     last: int
-    last_crc: int
+    last_crc: int  # 0 where it is not known
     digest: bytes  # rolling, after `last`
     records: int
     lost: int  # records declared lost by tombstones here
     payload_bytes: int
     items: int
     lost_items: int
+    holes: tuple[tuple[int, int], ...] = ()  # of the line, up to `last`, after this segment
 
 
 class FootInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,6 +197,31 @@ def walk(data: Buffer, start: int = 0, *, check_payloads: bool) -> Iterator[Reco
         if record.kind == FOOT:
             return
         start = record.end
+
+
+def survey(data: Buffer, start: int, *, last: bool) -> Iterator[tuple[Record, bytes | None]]:
+    """The data records of a segment that count, each with its payload, or None where its bytes are bad.
+
+    A bad payload with a good record behind it was on the disk once: that is damage. A run of bad ones at the very end of the last file was never
+    synced: that is a torn end, and is left out. The segment is good up to the end of the last record that comes out of here.
+
+    Args:
+        last: Whether this is the file that was being written.
+    """
+    pending: list[Record] = []
+    for record in walk(data, start, check_payloads=False):
+        if record.kind != DATA:
+            continue
+        try:
+            payload = record.payload(data)
+        except RecordError:
+            pending.append(record)
+            continue
+        yield from ((damaged, None) for damaged in pending)
+        pending.clear()
+        yield record, payload
+    if not last:
+        yield from ((damaged, None) for damaged in pending)
 
 
 def head_of(data: Buffer) -> tuple[HeadInfo, int]:

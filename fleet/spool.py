@@ -20,7 +20,7 @@ from fleet.disk import AppendFile, Disk
 from fleet.entries import Entry, behind, compacted, lock_folder
 from fleet.errors import RecordError, RecordTooLargeError, SegmentError, StoreSuspectError
 from fleet.messages import Tombstone
-from fleet.segment import MAX_RECORD_BYTES, HeadInfo, Record, encode_info, encode_record, head_of, roll, walk
+from fleet.segment import MAX_RECORD_BYTES, HeadInfo, Record, encode_info, encode_record, head_of, roll, survey, walk
 from fleet.wire import EVENTS, STREAMS, TOMBSTONE
 
 DROP_ORDER = sorted((s for s in STREAMS.values() if s != EVENTS), reverse=True)  # debug first, steps last, events never
@@ -325,15 +325,10 @@ class Spool:
         self._segments.append(segment)
         bad: set[tuple[int, int]] = set()
         end = head_of(data)[1]
-        for record in walk(data, end, check_payloads=False):
-            try:
-                payload = record.payload(data)
-            except RecordError:
-                if record.end >= len(data) and following is None:
-                    break  # the last record of the last file: torn, never synced
-                payload = b""
+        for record, payload in survey(data, end, last=following is None):
+            if payload is None:
                 bad.add((record.stream, record.seq))
-            self._index(segment, record, payload)
+            self._index(segment, record, payload or b"")
             end = record.end
         if following is None and end < len(data):
             file = self._disk.open_append(path)

@@ -36,6 +36,7 @@ from fleet.segment import (
     encode_record,
     foot_of,
     head_of,
+    survey,
     walk,
 )
 
@@ -65,7 +66,8 @@ class Group:
         self.size_bytes += len(parts[0]) + len(parts[1])
         self.marks[key] = after
         self.befores.setdefault(key, before)
-        self.last_crcs[key] = crc
+        if seq == after.seq:
+            self.last_crcs[key] = crc
 
 
 class Store:
@@ -121,10 +123,11 @@ class Store:
             self._file.sync()
         except OSError as error:
             self._mark_suspect(error)
-        self._hash.update(b"".join(group.parts))
+        for part in group.parts:
+            self._hash.update(part)
         for key, mark in group.marks.items():
             self._ranges[key] = _extended(
-                self._ranges.get(key), key, mark.seq, group.last_crcs[key], group.befores[key], mark
+                self._ranges.get(key), key, group.last_crcs.get(key, 0), group.befores[key], mark
             )
         if self._file.size >= self.segment_bytes:
             self.seal()
@@ -190,8 +193,7 @@ class Store:
             if foot is not None:
                 self.index.restore(foot[0].ranges)
                 return
-            for _ in self._replay(path, data):  # its foot is damaged, or there was no space for one
-                pass
+            self._replay(path, data, last=False)  # its foot is damaged, or there was no space for one
         self._ranges = {}
 
     def _load_last(self, path: Path) -> None:
@@ -202,11 +204,8 @@ class Store:
             self.index.restore(foot[0].ranges)
             self._begin(int(path.stem) + 1)
             return
-        try:
-            self._number, start = head_of(data)[0].number, head_of(data)[1]
-        except RecordError as error:
-            raise SegmentError(f"{path}: {error}. Move it away to start without it") from error
-        end = max(self._replay(path, data), default=start)
+        end = self._replay(path, data, last=True)
+        self._number = head_of(data)[0].number
         self.cut_bytes = len(data) - end
         if suspect.exists():
             self._disk.write_file(path, data[:end])
@@ -217,30 +216,17 @@ class Store:
         self._file.sync()  # what is told to robots from here on must be on the disk, not only in the cache
         self._hash = hashlib.sha256(data[:end])
 
-    def _replay(self, path: Path, data: Buffer) -> Iterator[int]:
-        """Walk a segment into the index; yields the end of every record that counts.
-
-        A bad payload with good records behind it is damage (counted, not served); at the very end it is a torn write.
-        """
+    def _replay(self, path: Path, data: Buffer, *, last: bool) -> int:
+        """Walk a segment into the index; returns where it is good up to."""
         try:
-            start = head_of(data)[1]
+            end = head_of(data)[1]
         except RecordError as error:
             raise SegmentError(f"{path}: {error}. Move it away to start without it") from error
-        pending: list[Record] = []
-        for record in walk(data, start, check_payloads=False):
-            if record.kind != 0:
-                continue
-            try:
-                payload = record.payload(data)
-            except RecordError:
-                pending.append(record)
-                continue
-            for damaged in pending:
-                self._replay_one(damaged, b"")
-                self.index.damaged += 1
-            pending.clear()
-            self._replay_one(record, payload)
-            yield record.end
+        for record, payload in survey(data, end, last=last):
+            self.index.damaged += payload is None
+            self._replay_one(record, payload or b"")
+            end = record.end
+        return end
 
     def _replay_one(self, record: Record, payload: bytes) -> None:
         line = self.index.lines.get(record.key)
@@ -250,7 +236,7 @@ class Store:
         after = self.index.lines[record.key].accepted
         if after is not before:
             self._ranges[record.key] = _extended(
-                self._ranges.get(record.key), record.key, record.seq, record.crc, before, after
+                self._ranges.get(record.key), record.key, record.crc if record.seq == after.seq else 0, before, after
             )
 
     def _begin(self, number: int) -> None:
@@ -338,13 +324,13 @@ def audit(folder: Path) -> list[LineAudit]:
     return found
 
 
-def _extended(old: KeyRange | None, key: Key, seq: int, crc: int, before: Mark, after: Mark) -> KeyRange:
+def _extended(old: KeyRange | None, key: Key, crc: int, before: Mark, after: Mark) -> KeyRange:
     added = KeyRange(
         robot=key[0],
         epoch=key[1],
         stream=key[2],
         first=before.seq + 1,
-        last=seq,
+        last=after.seq,
         last_crc=crc,
         digest=after.digest,
         records=after.records - before.records,
@@ -352,6 +338,7 @@ def _extended(old: KeyRange | None, key: Key, seq: int, crc: int, before: Mark, 
         payload_bytes=after.payload_bytes - before.payload_bytes,
         items=after.items - before.items,
         lost_items=after.lost_items - before.lost_items,
+        holes=after.holes,
     )
     return _joined(old, added)
 
@@ -362,6 +349,7 @@ def _joined(old: KeyRange | None, new: KeyRange) -> KeyRange:
     return msgspec.structs.replace(
         new,
         first=old.first,
+        last_crc=new.last_crc or (old.last_crc if old.last == new.last else 0),
         records=old.records + new.records,
         lost=old.lost + new.lost,
         payload_bytes=old.payload_bytes + new.payload_bytes,
