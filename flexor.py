@@ -31,6 +31,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "fleet enrol": ("fleet.cli:enrol", "on a new robot: make its key and have the hub let it in"),
     "fleet rotate": ("fleet.cli:rotate", "change a robot's or the hub's key without a gap"),
     "fleet revoke": ("fleet.cli:revoke", "put a robot out, within a second"),
+    "fleet lease": ("fleet.cli:lease", "of several hubs, say which one directs deployments"),
     "fleet hub": ("fleet.cli:hub", "run a hub: it keeps what robots send and tells them what to run"),
     "fleet robot": ("fleet.cli:robot", "run one robot of the fleet: policy, uplink, updates"),
     "fleet status": ("fleet.cli:status", "what robots recorded, what the hub holds, how a rollout stands"),

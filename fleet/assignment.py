@@ -2,13 +2,13 @@
 
 An assignment names one robot and one artifact by the hash of its policy. Its generation only grows; a robot keeps the highest it has seen and
 refuses anything older, so a recorded document cannot bring an old policy back. Rolling back is a newer assignment with the older policy.
+Before the generation counts the term of the lease under which it was signed (`fleet.lease`).
 Knowing the director's key is not enough to run something on a robot: the artifact must be in the signed catalogue too.
 """
 
 from typing import Annotated, Literal
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Meta
 
@@ -16,9 +16,12 @@ from fleet.errors import (
     BannedPolicyError,
     ExpiredAssignmentError,
     ForgedAssignmentError,
+    ForgedDocumentError,
     MisdirectedAssignmentError,
     ReplayedAssignmentError,
+    StaleTermError,
 )
+from fleet.signed import seal, unseal
 
 CONTEXT = b"flexor assignment 1\0"  # signed along, so that a signature of this key on anything else is not one on this
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -37,7 +40,7 @@ class ArtifactRef(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name}/{self.version}"
 
 
-class Assignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Assignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What one robot should run.
 
     Attributes:
@@ -48,6 +51,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         expires_s: UTC [s]; afterwards it is not to be activated.
         fallback: What to go back to when the artifact does not do.
         banned: Hashes of policies that must not run.
+        term: Of the director's lease; left out where there is none, so that robots of the version before read it.
     """
 
     robot: str
@@ -60,19 +64,12 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     fallback: ArtifactRef | None = None
     banned: tuple[Sha256, ...] = ()
     schema: int = 1
-
-
-class Signed(msgspec.Struct, frozen=True, kw_only=True):
-    """A document and its signature."""
-
-    payload: bytes
-    signature: bytes
+    term: Annotated[int, Meta(ge=0)] = 0
 
 
 def sign(assignment: Assignment, key: Ed25519PrivateKey) -> bytes:
     """The signed document."""
-    payload = msgspec.json.encode(assignment, order="deterministic")
-    return msgspec.msgpack.encode(Signed(payload=payload, signature=key.sign(CONTEXT + payload)))
+    return seal(assignment, key, CONTEXT)
 
 
 def verify(document: bytes, key: Ed25519PublicKey) -> Assignment:
@@ -82,37 +79,44 @@ def verify(document: bytes, key: Ed25519PublicKey) -> Assignment:
         ForgedAssignmentError: Not a document, not signed by the director, or not an assignment.
     """
     try:
-        signed = msgspec.msgpack.decode(document, type=Signed)
-        key.verify(signed.signature, CONTEXT + signed.payload)
-    except (msgspec.MsgspecError, InvalidSignature, ValueError) as error:
+        return unseal(document, key, CONTEXT, Assignment)
+    except ForgedDocumentError as error:
         raise ForgedAssignmentError(
-            f"an assignment that the director did not sign was refused ({type(error).__name__}); is trust/director.pub current?"
+            f"an assignment that the director did not sign was refused ({error}); is trust/director.pub current?"
         ) from error
-    try:
-        return msgspec.json.decode(signed.payload, type=Assignment)
-    except msgspec.MsgspecError as error:
-        raise ForgedAssignmentError(f"signed by the director, but not an assignment of schema 1: {error}") from error
 
 
 def accept(
-    document: bytes, key: Ed25519PublicKey, *, robot: str, newest: int, newest_document: bytes, now_s: float
+    document: bytes,
+    key: Ed25519PublicKey,
+    *,
+    robot: str,
+    newest: tuple[int, int],
+    newest_document: bytes,
+    now_s: float,
+    term: int = 0,
 ) -> Assignment:
     """Judge a document a robot was sent.
 
     Args:
         robot: Who we are.
-        newest, newest_document: The highest generation accepted so far, and its bytes.
+        key: Of the director whose lease is in force.
+        newest, newest_document: The highest (term, generation) accepted so far, and its bytes.
         now_s: UTC [s].
+        term: Of the lease in force.
 
     Raises:
-        ForgedAssignmentError, MisdirectedAssignmentError, ReplayedAssignmentError, ExpiredAssignmentError, BannedPolicyError
+        ForgedAssignmentError, StaleTermError, MisdirectedAssignmentError, ReplayedAssignmentError, ExpiredAssignmentError, BannedPolicyError
     """
     assignment = verify(document, key)
     if assignment.robot != robot:
         raise MisdirectedAssignmentError(f"an assignment for {assignment.robot!r} was sent to {robot!r}; refused")
-    if assignment.generation < newest or (assignment.generation == newest and document != newest_document):
+    if assignment.term != term:
+        raise StaleTermError(f"assignment under term {assignment.term}; the lease in force has term {term}; refused")
+    place = (assignment.term, assignment.generation)
+    if place < newest or (place == newest and document != newest_document):
         raise ReplayedAssignmentError(
-            f"assignment of generation {assignment.generation}: {newest} was seen already, and it only grows; refused"
+            f"assignment of generation {assignment.generation}: {newest[1]} was seen already, and it only grows; refused"
         )
     if now_s >= assignment.expires_s:
         raise ExpiredAssignmentError(

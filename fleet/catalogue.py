@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
+from tuf.api.exceptions import BadVersionNumberError, DownloadError, DownloadHTTPError, RepositoryError
 from tuf.api.metadata import (
     Metadata,
     MetaFile,
@@ -32,7 +32,7 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from fleet.assignment import ArtifactRef
 from fleet.disk import Disk
-from fleet.errors import CatalogueError, HubAwayError
+from fleet.errors import CatalogueError, HubAwayError, StaleCatalogueError
 from fleet.keys import load_signing_key
 from robot.artifacts import CARD_FILE, GOLDEN_FILE, NAME, POLICY_FILE, VERSION
 
@@ -278,6 +278,10 @@ def download(ref: ArtifactRef, folder: Path, trust: Path, ask: Callable[[str, in
             raise fetcher.away from error
         if isinstance(error, CatalogueError):
             raise
+        if isinstance(error, BadVersionNumberError):
+            raise StaleCatalogueError(
+                f"{ref.label}: {error}: this hub's catalogue is older than one seen before; refused until it has caught up"
+            ) from error
         raise CatalogueError(f"{ref.label}: {type(error).__name__}: {error}; refused") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)

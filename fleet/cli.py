@@ -121,6 +121,23 @@ def revoke(name: str, keys: Path = Path("keys"), why: str = "by the operator") -
     print(f"{name}: {len(done)} key(s) revoked; a new key: flexor fleet token {name}")
 
 
+def lease(hub_name: str, keys: Path = Path("keys")) -> None:
+    """Where there are several hubs: say which one directs deployments. Robots and hubs refuse whoever had the lease before.
+
+    Example:
+        flexor fleet lease north --keys keys
+
+    Args:
+        hub_name: Name of the hub that is to direct.
+        keys: Key folder with the operator's signing key; a hub on it takes the lease and tells the others.
+    """
+    import time
+
+    from fleet.lease import grant
+
+    print(f"hub {hub_name} directs from term {grant(keys, hub_name, time.time()).term} on")
+
+
 def hub(
     dir: Path = Path("hub"),
     keys: Path = Path("keys"),
@@ -132,6 +149,7 @@ def hub(
     web_names: str = "",
     metrics: int | None = None,
     lease_s: float = 30.0,
+    peers: str = "",
     config: Path | None = None,
 ) -> None:
     """Run a hub: it keeps what robots send and tells them what to run. Stop it with Ctrl-C.
@@ -150,6 +168,7 @@ def hub(
         web_names: Host names under which a proxy of yours shows the page, comma-separated.
         metrics: Port of the figures for Prometheus, on this machine only.
         lease_s: How long a robot that is not heard of keeps its job; longer than an episode.
+        peers: The other hubs, NAME@HOST:PORT, comma-separated; then --name is this one's key in hubs/, and port+3 is for them.
         config: TOML file with any of these options; what differs from its default on the command line wins.
     """
     import logging
@@ -157,6 +176,7 @@ def hub(
     from fleet.configs import overlay
     from fleet.hub import HubConfig, serve
     from fleet.processes import follow_parent
+    from fleet.sockets import parse_hub
 
     o = overlay(hub, config, locals())
     follow_parent()
@@ -170,9 +190,10 @@ def hub(
             name=o.name,
             reserve_bytes=o.reserve_mb << 20,
             lease_s=o.lease_s,
+            peers=tuple(parse_hub(peer) for peer in _words(o.peers)),
             web_port=o.web,
             metrics_port=o.metrics,
-            web_names=tuple(name.strip() for name in o.web_names.split(",") if name.strip()),
+            web_names=tuple(_words(o.web_names)),
         )
     )
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -18,7 +19,8 @@ from fleet import slots as slot_file
 from fleet.assignment import ArtifactRef, Assignment, accept
 from fleet.catalogue import download
 from fleet.disk import Disk
-from fleet.errors import AssignmentError, HubAwayError
+from fleet.errors import AssignmentError, HubAwayError, StaleCatalogueError
+from fleet.lease import Authority
 from fleet.slots import Slot, Slots
 from robot.description.model import RobotModel
 from robot.errors import FlexorError
@@ -58,7 +60,8 @@ class Deployer(threading.Thread):
     Args:
         robot: Our name.
         folder: `slots.json`, and `metadata/`, `models/` of downloads.
-        director: Whose signature counts.
+        director: Whose signature counts while there is no lease.
+        operator: Whose signature on a lease counts; None on a robot that was born before there were leases.
         trust: The TUF root we were born with.
         ask: Transport for downloads.
         admit_path: (folder, sha256) -> Admission, or raises a FlexorError.
@@ -76,12 +79,13 @@ class Deployer(threading.Thread):
         admit_path: Admit,
         utc_s: Callable[[], float] = time.time,
         disk: Disk | None = None,
+        operator: Ed25519PublicKey | None = None,
     ) -> None:
         super().__init__(name="fleet-deployer", daemon=True)
         self._robot, self._folder, self._director, self._trust = robot, folder, director, trust
         self._ask, self._admit, self._utc_s, self._disk = ask, admit_path, utc_s, disk or Disk()
         self._path = folder / "slots.json"
-        self._documents: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._documents: queue.SimpleQueue[tuple[Literal["assignment", "lease"], bytes] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._change: Change | None = None
         self._retry: tuple[float, Assignment] | None = None
@@ -89,6 +93,7 @@ class Deployer(threading.Thread):
         self.ignored = 0  # documents that were not accepted
         folder.mkdir(parents=True, exist_ok=True)
         self.slots: Slots = slot_file.started(slot_file.read(self._path))
+        self._authority = Authority(operator, self.slots.lease) if operator is not None else None
         self._keep(self.slots)
 
     # --- for the control loop ----------------------------------------------------------------------------------------
@@ -127,7 +132,16 @@ class Deployer(threading.Thread):
 
     def offer(self, document: bytes) -> None:
         """A signed document came; from any thread."""
-        self._documents.put(document)
+        self._documents.put(("assignment", document))
+
+    def offer_lease(self, document: bytes) -> None:
+        """A director's lease came; from any thread."""
+        self._documents.put(("lease", document))
+
+    @property
+    def term(self) -> int:
+        """Of the newest lease known, 0 for none."""
+        return self._authority.term if self._authority else 0
 
     def stop(self) -> None:
         self._documents.put(None)
@@ -143,18 +157,29 @@ class Deployer(threading.Thread):
                 continue
             if document is None:
                 return
-            self.judge(document)
+            (self.judge if document[0] == "assignment" else self.judge_lease)(document[1])
+
+    def judge_lease(self, document: bytes) -> None:
+        """Keep a lease of a higher term: from now on only its director is followed."""
+        if self._authority is None or not self._authority.offer(document):
+            self.ignored += 1
+            return
+        self._last_bad = b""
+        with self._lock:
+            self._keep(msgspec.structs.replace(self.slots, lease=document))
 
     def judge(self, document: bytes) -> None:
         """Accept a document or ignore it; then follow it."""
         if document == self._last_bad:
             return
         try:
+            lease = self._authority.lease if self._authority else None
             assignment = accept(
                 document,
-                self._director,
+                lease.key if lease else self._director,
                 robot=self._robot,
-                newest=self.slots.generation,
+                term=self.term,
+                newest=(self.slots.term, self.slots.generation),
                 newest_document=self.slots.document,
                 now_s=self._utc_s(),
             )
@@ -168,6 +193,7 @@ class Deployer(threading.Thread):
                 msgspec.structs.replace(
                     self.slots,
                     generation=assignment.generation,
+                    term=assignment.term,
                     document=document,
                     rollout=assignment.rollout,
                     stage=assignment.stage,
@@ -192,7 +218,7 @@ class Deployer(threading.Thread):
             return
         try:
             change = self._prepare(wanted)
-        except HubAwayError as error:
+        except (HubAwayError, StaleCatalogueError) as error:
             log.info("download of %s put off: %s", wanted.label, error)
             self._retry = (time.monotonic() + 2.0, assignment)
             return

@@ -2,6 +2,9 @@
 
 What it decided is on disk before any robot hears of it (D/director.json), so a restart neither forgets a rollback nor uses a generation twice.
 Counts are not stored: they are read back from the log's event stream.
+
+Where there are several hubs, one directs: the one the operator's lease names (`fleet.lease`). The others keep what it decided, serve it to the robots
+they see, and go on from there when the lease comes to them.
 """
 
 from collections.abc import Callable
@@ -10,11 +13,12 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fleet.assignment import ArtifactRef, Assignment, sign
+from fleet.assignment import ArtifactRef, Assignment, sign, verify
 from fleet.disk import Disk
-from fleet.errors import RolloutError
+from fleet.errors import ForgedAssignmentError, RolloutError
 from fleet.evidence import Counts
 from fleet.index import Key
+from fleet.lease import Authority
 from fleet.messages import EpisodeResult
 from fleet.rollout import PLANS, Plan, RobotView, State, View, advance, hold, resume, roll_back, start, wanted
 from robot.errors import UnknownNameError
@@ -31,6 +35,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
         past: Rollouts that are over, newest last.
     """
 
+    term: int = 0
     generation: int = 0
     base: ArtifactRef | None = None
     rollout: State | None = None
@@ -47,9 +52,19 @@ class Director:
     Args:
         path: director.json.
         key: The director's signing key.
+        hub, authority: Our name, and who directs; without it we do.
     """
 
-    def __init__(self, path: Path, key: Ed25519PrivateKey, *, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        key: Ed25519PrivateKey,
+        *,
+        disk: Disk | None = None,
+        hub: str = "hub",
+        authority: Authority | None = None,
+    ) -> None:
+        self._hub, self._authority = hub, authority
         self._path, self._key, self._disk = path, key, disk or Disk()
         self.kept = msgspec.json.decode(path.read_bytes(), type=Kept) if path.exists() else Kept()
         self._cursors: dict[str, tuple[int, int]] = {}
@@ -58,12 +73,54 @@ class Director:
 
     # --- for the gateway ---------------------------------------------------------------------------------------------
 
-    def generation(self, robot: str) -> int:
+    def place(self, robot: str) -> tuple[int, int]:
         assignment = self.kept.assignments.get(robot)
-        return assignment.generation if assignment else 0
+        return (assignment.term, assignment.generation) if assignment else (0, 0)
 
     def document(self, robot: str) -> bytes:
         return self.kept.documents.get(robot, b"")
+
+    def lease(self) -> tuple[int, bytes]:
+        return (self._authority.term, self._authority.document) if self._authority else (0, b"")
+
+    @property
+    def directs(self) -> bool:
+        """Whether this hub holds the lease (or there is none)."""
+        lease = self._authority.lease if self._authority else None
+        return lease is None or (
+            lease.hub == self._hub and lease.director == self._key.public_key().public_bytes_raw().hex()
+        )
+
+    def adopt(self, kept: Kept) -> bool:
+        """Keep what the hub that directs decided; returns whether it was news. Documents that its lease does not cover are left out."""
+        lease = self._authority.lease if self._authority else None
+        if lease is None or self.directs or kept.term != lease.term:
+            return False
+        if (kept.term, kept.generation) < (self.kept.term, self.kept.generation):
+            return False
+        assignments: dict[str, Assignment] = {}
+        documents: dict[str, bytes] = {}
+        for robot, document in kept.documents.items():
+            if (old := self.kept.documents.get(robot)) == document:
+                assignments[robot], documents[robot] = self.kept.assignments[robot], document
+                continue
+            try:
+                assignment = verify(document, lease.key)
+            except ForgedAssignmentError:
+                continue
+            if assignment.robot == robot and assignment.term <= lease.term:
+                assignments[robot], documents[robot] = assignment, document
+            elif old:
+                assignments[robot], documents[robot] = self.kept.assignments[robot], old
+        banned = tuple(dict.fromkeys((*self.kept.banned, *kept.banned)))  # a ban is never forgotten
+        adopted = msgspec.structs.replace(kept, assignments=assignments, documents=documents, banned=banned)
+        if adopted == self.kept:
+            return False
+        if self.kept.marks != adopted.marks:
+            self._since = {}
+        self.kept = adopted
+        self._disk.write_file(self._path, msgspec.json.encode(self.kept))
+        return True
 
     def note(self, key: Key, seq: int, result: EpisodeResult) -> None:
         """Count one episode, once: the log holds each event once."""
@@ -94,6 +151,7 @@ class Director:
             UnknownNameError: No such plan.
             RolloutError: One is under way, or the policy is banned.
         """
+        self._must_direct()
         if plan_name not in PLANS:
             raise UnknownNameError("plan", plan_name, PLANS)
         current = self.kept.rollout
@@ -131,8 +189,8 @@ class Director:
     def tick(self, now_s: float, robots: dict[str, RobotView]) -> State | None:
         """Let the rollout go on; call it about once a second."""
         state = self.kept.rollout
-        if state is None:
-            return None
+        if state is None or not self.directs:
+            return state
         following = advance(state, self.view(now_s, robots))
         before, after = (msgspec.structs.replace(s, updated_s=0.0, ran_s=0.0) for s in (state, following))
         if before != after or self._stale(following, robots):
@@ -159,7 +217,18 @@ class Director:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
+    def _must_direct(self) -> None:
+        if not self.directs:
+            assert self._authority is not None
+            assert self._authority.lease is not None
+            lease = self._authority.lease
+            raise RolloutError(
+                f"hub {lease.hub!r} directs the fleet (term {lease.term}), not {self._hub!r}; ask it, or move the lease here: "
+                f"flexor fleet lease {self._hub}"
+            )
+
     def _apply(self, change: Callable[[State], State], now_s: float, robots: dict[str, RobotView]) -> State:
+        self._must_direct()
         state = self.kept.rollout
         if state is None:
             raise RolloutError("nothing was deployed yet; do: flexor fleet deploy ARTIFACT")
@@ -182,6 +251,7 @@ class Director:
             sha256 = state.plan.candidate.sha256
             base = kept.base if kept.base is None or kept.base.sha256 != sha256 else None
             kept = msgspec.structs.replace(kept, banned=tuple(dict.fromkeys((*kept.banned, sha256))), base=base)
+        kept = msgspec.structs.replace(kept, term=self.lease()[0])
         self.kept = kept
         generation, assignments, documents = kept.generation, dict(kept.assignments), dict(kept.documents)
         for robot in sorted({*robots, *assignments}):
@@ -208,6 +278,7 @@ class Director:
             expires_s=0.0,
             fallback=self.kept.base if mine and self.kept.base != state.plan.candidate else None,
             banned=self.kept.banned,
+            term=self.lease()[0],
         )
 
     def _differs(self, robot: str, meant: Assignment) -> bool:

@@ -118,6 +118,10 @@ class CatalogueError(FleetError, ValueError):
     """An artifact that is not in the signed catalogue, or not as it was signed."""
 
 
+class StaleCatalogueError(CatalogueError):
+    """A catalogue older than one this robot has seen: another hub knows more. Tried again, and no refusal of the artifact."""
+
+
 class AssignmentError(FleetError, ValueError):
     """An assignment that must not be followed."""
 
@@ -128,6 +132,10 @@ class ForgedAssignmentError(AssignmentError):
 
 class ReplayedAssignmentError(AssignmentError):
     """An older generation, or another text under the same one."""
+
+
+class StaleTermError(ReplayedAssignmentError):
+    """Signed under another lease than the one in force: by a director that is none any more, or not yet."""
 
 
 class ExpiredAssignmentError(AssignmentError):

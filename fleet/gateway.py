@@ -33,6 +33,7 @@ from fleet.messages import (
     Welcome,
 )
 from fleet.roster import Roster, Session
+from fleet.segment import MAX_RECORD_BYTES, Record
 from fleet.store import Group, Store
 from fleet.wire import EVENTS, STREAMS, TOMBSTONE, Received, decode, encode
 
@@ -46,8 +47,12 @@ Reply = tuple[bytes, list[bytes]]  # routing id, frames
 class Deployments(Protocol):
     """What the gateway needs of the director."""
 
-    def generation(self, robot: str) -> int:
-        """Of the assignment in force, 0 for none."""
+    def place(self, robot: str) -> tuple[int, int]:
+        """Term and generation of the assignment in force, (0, 0) for none."""
+        ...
+
+    def lease(self) -> tuple[int, bytes]:
+        """Term of the lease in force and the operator's document, (0, b"") for none."""
         ...
 
     def document(self, robot: str) -> bytes:
@@ -215,32 +220,24 @@ class Gateway:
         envelope, payload = received.envelope, received.payload
         if envelope.epoch != session.epoch:
             return [self._err(session.routing_id, "session", "another epoch than in HELLO")]
-        if envelope.stream not in STREAMS.values() or envelope.seq == 0:
+        if envelope.stream not in STREAMS.values() or envelope.seq == 0 or len(payload) > MAX_RECORD_BYTES:
             self.counters["malformed"] += 1
-            return [self._err(session.routing_id, "malformed", f"stream {envelope.stream} seq {envelope.seq}")]
+            return [
+                self._err(
+                    session.routing_id,
+                    "malformed",
+                    f"stream {envelope.stream} seq {envelope.seq}, {len(payload)} bytes",
+                )
+            ]
         key: Key = (session.robot, session.epoch, envelope.stream)
         if self._store.full:
             self.counters["nospace"] += 1
             return [self._nack(session, key, "nospace", committed=True)]
         verdict = self._index.judge(key, envelope.seq, envelope.flags, payload, envelope.crc)
         if verdict is Verdict.NEW:
-            line = self._index.lines.get(key)
-            before = line.accepted if line else Mark()
-            after = self._index.accept(key, envelope.seq, envelope.flags, payload, envelope.crc, envelope.items)
-            self.group.add(
-                key,
-                envelope.seq,
-                envelope.flags,
-                payload,
-                envelope.crc,
-                envelope.t_ns,
-                envelope.items & 0xFFFF,
-                before,
-                after,
-            )
+            self._accept(key, envelope.seq, envelope.flags, payload, envelope.crc, envelope.t_ns, envelope.items)
             self.group.sessions[session.routing_id] = self.group.sessions.get(session.routing_id, 0) + len(payload)
             session.nacked.pop(envelope.stream, None)
-            self._keep_result(key, envelope.seq, envelope.flags, payload)
             return []
         if verdict is Verdict.DUPLICATE:
             session.ack_due = True
@@ -261,14 +258,16 @@ class Gateway:
     def _heartbeat(self, session: Session, heartbeat: Heartbeat) -> list[Reply]:
         member = self.roster.heartbeat(session, heartbeat)
         cursors = self._index.cursors(session.robot, session.epoch)
-        generation = self._deployments.generation(session.robot)
-        document = self._deployments.document(session.robot) if generation > heartbeat.generation else b""
+        place, (term, charter) = self._deployments.place(session.robot), self._deployments.lease()
+        ahead = place > (heartbeat.term, heartbeat.generation)
+        document = self._deployments.document(session.robot) if ahead else b""
         ticket, lease = self._work.heard(session.robot, heartbeat)
         replies = [
             self._to(
                 session.routing_id,
                 HeartbeatOk(
-                    generation=generation,
+                    generation=place[1],
+                    lease=charter if term > heartbeat.lease_term else b"",
                     assignment=document,
                     cursors=cursors,
                     credit_bytes=self.credit_bytes,
@@ -305,6 +304,19 @@ class Gateway:
     def cut(self, robot: str) -> None:
         """A robot lost a key: close its sessions and have its connections cut; with another good key it comes back at once."""
         self.to_kick += self.roster.drop(robot)
+
+    # --- from other hubs ---------------------------------------------------------------------------------------------
+
+    def merge(self, record: Record, payload: bytes) -> Verdict:
+        """Take a record of another hub's log, if it is news; it is committed with the next group."""
+        key = record.key
+        verdict = self._index.judge(key, record.seq, record.flags, payload, record.crc)
+        if verdict is Verdict.NEW:
+            self._accept(key, record.seq, record.flags, payload, record.crc, record.t_ns, record.items)
+        elif verdict is Verdict.CONFLICT:
+            self._store.quarantine(key, record.seq, payload, record.crc, "another hub holds another record")
+        self.counters[f"merged_{verdict.value}"] += 1
+        return verdict
 
     # --- from the disk -----------------------------------------------------------------------------------------------
 
@@ -358,6 +370,13 @@ class Gateway:
         return min(MAX_CREDIT_BYTES, max(MIN_CREDIT_BYTES, share))
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _accept(self, key: Key, seq: int, flags: int, payload: bytes, crc: int, t_ns: int, items: int) -> None:
+        line = self._index.lines.get(key)
+        before = line.accepted if line else Mark()
+        after = self._index.accept(key, seq, flags, payload, crc, items)
+        self.group.add(key, seq, flags, payload, crc, t_ns, items & 0xFFFF, before, after)
+        self._keep_result(key, seq, flags, payload)
 
     def _keep_result(self, key: Key, seq: int, flags: int, payload: bytes) -> None:
         if key[2] == EVENTS and not flags & TOMBSTONE:

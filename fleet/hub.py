@@ -2,6 +2,7 @@
 
     P     control: HELLO, heartbeats, assignments, audits          CURVE, domain "fleet"
     P+1   bulk: records and acknowledgements, catalogue files      CURVE, domain "fleet"
+    P+3   the other hubs: what is new, records, catalogue          CURVE, domain "hubs", only with peers
     P+2   operator: status, deploy, hold, rollback                 CURVE, domain "admin", loopback always
 
 One loop, one commit thread, one authentication thread. It announces itself only after it has tried its own door. SIGTERM and SIGINT finish the
@@ -21,12 +22,13 @@ from typing import Any
 import zmq
 
 from fleet.answers import pack_answer
-from fleet.auth import ADMIN, FLEET, AllowList, Authenticator, self_test
+from fleet.auth import ADMIN, FLEET, HUBS, AllowList, Authenticator, self_test
 from fleet.catalogue import Catalogue, make_root
 from fleet.committer import Committer
 from fleet.director import Director
 from fleet.disk import Disk
 from fleet.errors import FleetError, StoreFullError, WireError
+from fleet.federation import Federation
 from fleet.gateway import Gateway, Reply, read_result
 from fleet.index import Key
 from fleet.jobs import LEASE_S
@@ -34,11 +36,13 @@ from fleet.jobs_hub import JobQueue
 from fleet.keyring import KeyFolder
 from fleet.keys import load_hub_pair, load_public, load_signing_key
 from fleet.kick import Connections
+from fleet.lease import load_authority
 from fleet.messages import Answer, Ask
 from fleet.metrics import HubMetrics
 from fleet.office import Office
 from fleet.overview import overview
-from fleet.sockets import ADMIN_OFFSET, BULK_OFFSET, listen
+from fleet.peers import Peers
+from fleet.sockets import ADMIN_OFFSET, BULK_OFFSET, HUBS_OFFSET, HubAddress, listen
 from fleet.status import Count, robot_views, status
 from fleet.store import RESERVE_BYTES, Store, audit, read_log
 from fleet.web.child import PageProcess
@@ -62,6 +66,7 @@ class HubConfig:
         port: Control; the two after it are used too.
         host: Address to listen on. Loopback unless robots are on other machines.
         lease_s: How long a robot that is not heard of keeps its job [s].
+        peers: The other hubs, NAME@HOST:PORT of their control ports; then this one has a key `hubs/NAME` and listens for them on port+3.
         web_port, metrics_port: Of the page and of Prometheus' figures, on loopback; None for none.
         web_names: Host names under which a proxy shows the page.
     """
@@ -74,6 +79,7 @@ class HubConfig:
     segment_bytes: int = 128 << 20
     reserve_bytes: int = RESERVE_BYTES
     lease_s: float = LEASE_S
+    peers: tuple[HubAddress, ...] = ()
     web_port: int | None = None
     metrics_port: int | None = None
     web_names: tuple[str, ...] = ()
@@ -87,7 +93,7 @@ class Hub:
     """
 
     def __init__(self, config: HubConfig, *, disk: Disk | None = None) -> None:
-        self.config = config
+        self.config, self._disk = config, disk or Disk()
         pair = load_hub_pair(config.keys, config.name)
         self._allow = AllowList(config.keys, load_public(config.keys / "admin.key"))
         director_key = load_signing_key(config.keys, "director")
@@ -102,12 +108,16 @@ class Hub:
         local = f"127.0.0.1:{config.port}"
         self._page = PageProcess(local, config.keys, ports, config.web_names) if ports else None
         self._committer: Committer | None = None
+        self._peers: Peers | None = None
         self._connections = Connections()
         self._counts: list[tuple[bytes, Count | str]] = []  # made by helper threads: the log counted, or why not
         try:
             self._control = self._listen(pair, FLEET, config.host, config.port, "control")
             self._bulk = self._listen(pair, FLEET, config.host, config.port + BULK_OFFSET, "bulk")
             self._admin = self._listen(pair, ADMIN, "127.0.0.1", config.port + ADMIN_OFFSET, "admin")
+            self._hubs = None
+            if config.peers:
+                self._hubs = self._listen(pair, HUBS, config.host, config.port + HUBS_OFFSET, "hubs")
             door = "127.0.0.1" if config.host in ("0.0.0.0", "*") else config.host
             endpoints = [f"tcp://{door}:{port}" for port in (config.port, config.port + BULK_OFFSET)]
             for socket, endpoint in zip((self._control, self._bulk), endpoints):
@@ -119,7 +129,10 @@ class Hub:
                 segment_bytes=config.segment_bytes,
                 reserve_bytes=config.reserve_bytes,
             )
-            self.director = Director(config.folder / "director.json", director_key, disk=disk)
+            self._authority = load_authority(config.keys, config.folder)
+            self.director = Director(
+                config.folder / "director.json", director_key, disk=disk, hub=config.name, authority=self._authority
+            )
             self.jobs = self._jobs = JobQueue(
                 config.folder / "jobs.log",
                 hub=config.name,
@@ -149,6 +162,20 @@ class Hub:
                 self.office.happened,
                 KeyFolder(config.keys, self._allow),
             )
+            self.federation = Federation(
+                config.name,
+                config.folder,
+                config.keys,
+                [peer.name for peer in config.peers],
+                store=self.store,
+                gateway=self.gateway,
+                director=self.director,
+                authority=self._authority,
+                allow=self._allow,
+                local_views=lambda now_s: robot_views(self.gateway, self._allow.names, now_s),
+                disk=disk,
+            )
+            self._peers = Peers(self._context, config.keys, config.name, config.peers, self.federation)
             self._committer = Committer(self.store)
         except BaseException:
             self.close()
@@ -167,7 +194,8 @@ class Hub:
         poller.register(self._committer.wake, zmq.POLLIN)
         next_tick_s = 0.0
         while not stopped():
-            ready = dict(poller.poll(100))
+            assert self._peers is not None
+            ready = dict(poller.poll(2 if self._peers.busy else 100))
             now_s = time.monotonic()
             if self._committer.wake.fileno() in ready or self._committer.wake in ready:
                 self._committer.drain_wake()
@@ -179,6 +207,8 @@ class Hub:
                 self.metrics.filling(now_s)
             if self._admin in ready:
                 self._serve_admin(now_s)
+            if self._hubs is not None:
+                self._serve_hubs(self._hubs, now_s)
             while self._counts:
                 self._send_count(*self._counts.pop(), now_s)
             self._submit()
@@ -202,6 +232,9 @@ class Hub:
         if self._jobs is not None:
             self._jobs.close()
             self._jobs = None
+        if self._peers is not None:
+            self._peers.close()
+            self._peers = None
         for socket in self._sockets:
             socket.close(0)
         self._sockets = []
@@ -231,6 +264,21 @@ class Hub:
             self._connections.heard(socket.underlying, routing_id, frames[-1])
             self._send_all(socket, self.gateway.receive(routing_id, user_id, rest, now_s))
 
+    def _serve_hubs(self, socket: zmq.Socket, now_s: float) -> None:
+        """Answer other hubs, and ask them."""
+        for _ in range(len(self.config.peers)):
+            try:
+                frames: list[zmq.Frame] = socket.recv_multipart(zmq.NOBLOCK, copy=False)  # type: ignore[assignment]
+            except zmq.Again:
+                break
+            routing_id, *rest = [frame.bytes for frame in frames]
+            assert self._peers is not None
+            answer = self._peers.answer(str(frames[-1].get("User-Id")), rest, now_s, self.catalogue)
+            if answer is not None:
+                self._send(socket, (routing_id, answer))
+        assert self._peers is not None
+        self._peers.tick(now_s, self.gateway.group.size_bytes)
+
     def _submit(self) -> None:
         assert self._committer is not None
         if not self._committer.busy:
@@ -247,9 +295,11 @@ class Hub:
         if outcome.error is None:
             self.metrics.committed(time.monotonic())
             self.gateway.committed(outcome.group)
+            self.federation.committed(outcome.group.places)
         elif isinstance(outcome.error, StoreFullError):
             log.warning("%s", outcome.error)
             self._send_all(self._bulk, self.gateway.aborted())
+            self.federation.aborted()
         else:
             raise outcome.error
 
@@ -260,6 +310,7 @@ class Hub:
         while self.gateway.to_kick:
             self._connections.cut(self.gateway.to_kick.pop())
         self._connections.keep(self.gateway.roster.sessions)
+        self._look_for_lease()
         self.director.tick(time.time(), self._views(now_s))
         self.jobs.tick()
         if self._page is not None:
@@ -267,9 +318,16 @@ class Hub:
         if now_s >= self._next_resign_s:
             self._next_resign_s = now_s + RESIGN_CHECK_S
             try:
-                self.catalogue.refresh(datetime.now(UTC))
+                if self.director.directs:  # one hub signs; the others copy
+                    self.catalogue.refresh(datetime.now(UTC))
             except (FlexorError, OSError) as error:
                 log.warning("the catalogue was not signed again: %s", error)
+
+    def _look_for_lease(self) -> None:
+        """The operator may have signed one on this machine."""
+        path = self.config.keys / "lease"
+        if self._authority is not None and path.exists() and self._authority.offer(document := path.read_bytes()):
+            self._disk.write_file(self.config.folder / "lease", document)
 
     def _finish(self) -> None:
         """Write and acknowledge what was accepted."""
@@ -298,7 +356,7 @@ class Hub:
             self.gateway.counters["unsent"] += 1
 
     def _views(self, now_s: float) -> dict:
-        return robot_views(self.gateway, self._allow.names, now_s)
+        return self.federation.views(now_s)
 
     # --- the operator ------------------------------------------------------------------------------------------------
 
@@ -368,7 +426,12 @@ class Hub:
 
     def _status(self, now_s: float, count: Count | None) -> dict[str, Any]:
         body = status(self.gateway, self.store.index, self.director, self._allow.names, now_s, count)
-        return {"hub": self.config.name, "refused_keys": self._allow.denied, **body}
+        directs = {
+            "directs": self.director.directs,
+            "term": self.director.lease()[0],
+            "hubs": self.federation.status(now_s),
+        }
+        return {"hub": self.config.name, "refused_keys": self._allow.denied, **directs, **body}
 
 
 def _told(state: Any) -> dict[str, Any]:

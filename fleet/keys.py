@@ -111,10 +111,15 @@ def secret_file(pair: CurvePair) -> bytes:
     return f"#  secret: keep it on its machine\nmetadata\ncurve\n{lines}".encode()
 
 
-def expiry_of(path: Path) -> float:
-    """When a `.key` file ends to count, UTC [s]; infinity when it does not."""
-    found = _EXPIRES.search(path.read_text())
+def expiry_in(text: str) -> float:
+    """When a public key ends to count, by the text of its file, UTC [s]; infinity when it does not."""
+    found = _EXPIRES.search(text)
     return float(found[1]) if found else math.inf
+
+
+def expiry_of(path: Path) -> float:
+    """As `expiry_in`, of a file."""
+    return expiry_in(path.read_text())
 
 
 def allow_files(folder: Path) -> dict[str, list[Path]]:

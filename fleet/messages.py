@@ -108,6 +108,8 @@ class Heartbeat(msgspec.Struct, tag="hb", frozen=True, kw_only=True):
         skills: Names of the artifacts it can run now: what jobs it can do.
         wants_job: Whether it would take one.
         job, job_lease: The job it is doing.
+        generation, term: Of the newest assignment accepted.
+        lease_term: Of the newest director's lease known.
     """
 
     state: Literal["running", "idle", "probation", "safe", "stopping"]
@@ -115,6 +117,8 @@ class Heartbeat(msgspec.Struct, tag="hb", frozen=True, kw_only=True):
     artifact: Text = ""
     slot: Literal["active", "previous", "none"] = "none"
     generation: int = 0
+    term: int = 0
+    lease_term: int = 0
     rollout: Text = ""
     recorded: Cursors = {}
     recorded_items: Cursors = {}
@@ -160,7 +164,7 @@ class JobTicket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeartbeatOk(msgspec.Struct, tag="hbok", frozen=True, kw_only=True):
-    """Hub's answer. `assignment` is a signed document, sent while the robot reports an older generation.
+    """Hub's answer. `assignment` is a signed document, sent while the robot reports an older generation; `lease` likewise, who directs.
 
     `job` is sent until the robot names it; `job_lease` is the lease the hub holds for this robot, 0 for none: a job under another one is void.
 
@@ -168,6 +172,7 @@ class HeartbeatOk(msgspec.Struct, tag="hbok", frozen=True, kw_only=True):
     """
 
     generation: int = 0
+    lease: Annotated[bytes, Meta(max_length=2048)] = b""
     assignment: Annotated[bytes, Meta(max_length=16_384)] = b""
     cursors: Cursors = {}
     credit_bytes: int = 0
@@ -240,6 +245,40 @@ class Enrolled(msgspec.Struct, tag="enrolled", frozen=True, kw_only=True):
     error: Text = ""
 
 
+class Gossip(msgspec.Struct, tag="gossip", frozen=True, kw_only=True):
+    """Hub to hub: tell me what changed. `have` is the digest of every section as I last heard it from you."""
+
+    have: dict[Text, bytes] = {}
+
+
+class Gossiped(msgspec.Struct, tag="gossiped", frozen=True, kw_only=True):
+    """The sections that are new, compressed, in the payload; `left` others did not fit and come next time.
+
+    Attributes:
+        log: Which log this is; another one after a hub lost its disk.
+    """
+
+    hub: Text
+    log: Text
+    left: int = 0
+
+
+class Pull(msgspec.Struct, tag="pull", frozen=True, kw_only=True):
+    """Hub to hub: your log from here on."""
+
+    segment: Annotated[int, Meta(ge=0)]
+    offset: Annotated[int, Meta(ge=0)]
+
+
+class Pulled(msgspec.Struct, tag="pulled", frozen=True, kw_only=True):
+    """Records of the log, in the payload, and where to go on. Those the asker has already are left out."""
+
+    log: Text
+    segment: int
+    offset: int
+    more: bool
+
+
 class Ask(msgspec.Struct, tag="ask", frozen=True, kw_only=True):
     """Operator to hub, on the admin socket."""
 
@@ -271,6 +310,10 @@ Message = (
     | Err
     | Enrol
     | Enrolled
+    | Gossip
+    | Gossiped
+    | Pull
+    | Pulled
     | Ask
     | Answer
 )
@@ -294,6 +337,10 @@ MESSAGE_CODES: dict[type, int] = {
     Answer: 16,
     Enrol: 17,
     Enrolled: 18,
+    Gossip: 19,
+    Gossiped: 20,
+    Pull: 21,
+    Pulled: 22,
 }
 
 

@@ -86,5 +86,11 @@ def table(body: dict[str, Any]) -> str:
         lines.append(
             f"rollout {rollout['id']}: {rollout['status']}, stage {rollout['stage']}, on {', '.join(rollout['canaries']) or 'nobody'}; {rollout['reason']}"
         )
+    for hub in body.get("hubs", ()):
+        lines.append(
+            f"hub {hub['hub']}: {hub['state']}; {hub['only_there']} records only there, {hub['only_here']} only here"
+        )
+    if body.get("term"):
+        lines.append(f"term {body['term']}: this hub {'directs' if body['directs'] else 'does not direct'}")
     refused = [f"{r['name']}: {r['refused']}" for r in body["robots"] if r["refused"]]
     return "\n".join([*lines, *refused])

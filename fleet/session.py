@@ -48,6 +48,7 @@ class Session:
         on_assignment: Called with a signed document the hub offers.
         on_job: Called with every answer to a heartbeat: the job it offers, if any, and the lease it holds for us.
         on_next_hub_key: Called with the key the hub is going to have.
+        on_lease: Called with a director's lease the hub offers, before the assignments under it.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Session:
         on_assignment: Callable[[bytes], None],
         on_job: Callable[[JobTicket | None, int], None] = lambda _ticket, _lease: None,
         on_next_hub_key: Callable[[bytes], None] = lambda _: None,
+        on_lease: Callable[[bytes], None] = lambda _: None,
     ) -> None:
+        self._on_lease = on_lease
         self._on_next_hub_key = on_next_hub_key
         self._robot, self._spool, self._contracts = robot, spool, contracts
         self._heartbeat, self._on_assignment, self._on_job = heartbeat, on_assignment, on_job
@@ -193,6 +196,8 @@ class Session:
             self._nacked(message, now_s)
         elif isinstance(message, HeartbeatOk):
             self._acknowledged(message.cursors, message.credit_bytes, now_s)
+            if message.lease:
+                self._on_lease(message.lease)
             if message.assignment:
                 self._on_assignment(message.assignment)
             self._on_job(message.job, message.job_lease)

@@ -1,7 +1,8 @@
 """What a robot runs, ran before, and was told: one small file, replaced whole, so that a robot that loses power knows on the next start.
 
 Slots: `active` runs, `previous` is what to go back to. A policy that was just switched to is on probation until it has finished an episode; one
-that does not survive two starts is given up. Generation and document are those of the newest assignment accepted.
+that does not survive two starts is given up. Term, generation and document are those of the newest assignment accepted; lease is the operator's newest word on
+who directs.
 """
 
 from pathlib import Path
@@ -39,6 +40,8 @@ class Slots(msgspec.Struct, frozen=True, kw_only=True):
     previous: Slot | None = None
     probation: int = 0
     generation: int = 0
+    term: int = 0
+    lease: bytes = b""
     document: bytes = b""
     rollout: str = ""
     stage: str = ""

@@ -9,7 +9,11 @@ from fleet.errors import FleetError, PortInUseError
 from fleet.keys import CurvePair, checked_name
 
 MAX_FRAME_BYTES = 2 << 20
-BULK_OFFSET, ADMIN_OFFSET = 1, 2  # control is on the port itself
+BULK_OFFSET, ADMIN_OFFSET, HUBS_OFFSET = (
+    1,
+    2,
+    3,
+)  # control is on the port itself; the last one only where there are several hubs
 
 
 class EndpointError(FleetError, ValueError):
@@ -23,7 +27,7 @@ def parse_endpoint(text: str) -> tuple[str, int]:
         EndpointError: It is something else.
     """
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536 - ADMIN_OFFSET:
+    if not host or not port.isdigit() or not 0 < int(port) < 65536 - HUBS_OFFSET:
         raise EndpointError(f"expected HOST:PORT, for example 127.0.0.1:5570, got {text!r}")
     return host, int(port)
 
@@ -85,7 +89,7 @@ def listen(context: zmq.Context, pair: CurvePair, domain: str, host: str, port: 
         if error.errno == zmq.EADDRINUSE:
             raise PortInUseError(
                 f"port {port} ({what}) on {host} is in use, perhaps by another hub; do: flexor fleet hub --port OTHER "
-                f"(it needs OTHER to OTHER+{ADMIN_OFFSET})"
+                f"(it needs OTHER to OTHER+{HUBS_OFFSET})"
             ) from error
         raise PortInUseError(f"cannot listen on {host}:{port} ({what}): {error}") from error
     return socket

@@ -53,6 +53,7 @@ class Group:
     marks: dict[Key, Mark] = field(default_factory=dict)
     befores: dict[Key, Mark] = field(default_factory=dict)  # state of each line before the group
     last_crcs: dict[Key, int] = field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)  # how far other hubs' logs are read with it
     sessions: dict[bytes, int] = field(default_factory=dict)  # routing id -> payload bytes, for the acknowledgements
 
     def add(
@@ -90,6 +91,7 @@ class Store:
         self.folder, self.hub = folder, hub
         self.segment_bytes, self.reserve_bytes = segment_bytes, reserve_bytes
         self.index = Index()
+        self.end = (0, 0)  # segment and offset up to which the log is on the disk
         self.cut_bytes = 0  # torn end dropped at this start
         self._disk = disk or Disk()
         self._log = folder / "log"
@@ -99,6 +101,8 @@ class Store:
         self._ranges: dict[Key, KeyRange] = {}
         try:
             self._open()
+            self.end = (self._number, self._file.size)
+            self.log_id = self._log_id()
         except BaseException:
             os.close(self._lock)
             raise
@@ -131,6 +135,7 @@ class Store:
             )
         if self._file.size >= self.segment_bytes:
             self.seal()
+        self.end = (self._number, self._file.size)
 
     def seal(self) -> None:
         """Close the last segment with a foot and begin the next."""
@@ -238,6 +243,13 @@ class Store:
             self._ranges[record.key] = _extended(
                 self._ranges.get(record.key), record.key, record.crc if record.seq == after.seq else 0, before, after
             )
+
+    def _log_id(self) -> str:
+        """Random name of this log: a hub that lost its disk has another one."""
+        path = self.folder / "log_id"
+        if not path.exists():
+            self._disk.write_file(path, os.urandom(8).hex().encode())
+        return path.read_text()
 
     def _begin(self, number: int) -> None:
         path = self._log / f"{number:012d}.seg"

@@ -35,6 +35,7 @@ RING_ITEMS = 256  # chunks and events between the control loop and the spool; mi
 POLL_MS = 20
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.25, 30.0
 FAREWELL_S = 1.0
+BROKEN_S = 1.5  # this long after the connection broke without a word from the hub: it is gone, not restarting
 JOIN_S = 2.0  # where there are several doors: this long without a WELCOME, and the next is tried
 
 
@@ -87,7 +88,7 @@ class Uplink(threading.Thread):
         line: Whom to dial.
         spool_folder: Where experience waits; opened here, so that errors come at once.
         heartbeat: What to report now; called once a second.
-        on_assignment: Called with signed documents, from this thread; must return fast.
+        on_assignment, on_lease: Called with signed documents, from this thread; must return fast.
         on_job: Called with the job a hub offers, if any, and the lease it holds for us; from this thread.
         contracts: Hash -> JSON.
         spool_bytes: Limit of the spool.
@@ -100,6 +101,7 @@ class Uplink(threading.Thread):
         *,
         heartbeat: Callable[[], Heartbeat],
         on_assignment: Callable[[bytes], None] = lambda _: None,
+        on_lease: Callable[[bytes], None] = lambda _: None,
         on_job: Callable[[JobTicket | None, int], None] = lambda _ticket, _lease: None,
         contracts: dict[str, str] | None = None,
         spool_bytes: int = 8 << 30,
@@ -116,6 +118,7 @@ class Uplink(threading.Thread):
             on_assignment=on_assignment,
             on_job=on_job,
             on_next_hub_key=self._next_hub_key,
+            on_lease=on_lease,
         )
         self._turn = 0  # which of the line's doors is tried
         self._door: tuple[HubAddress, bytes] | None = None
@@ -123,6 +126,7 @@ class Uplink(threading.Thread):
         self._overflow: deque[tuple[int, int]] = deque()  # stream, items
         self._finishing: float | None = None
         self._attempt, self._patience_s = 0, LIVENESS_S
+        self._broken_s: float | None = None  # when the connection broke, if nothing was heard since
         self._sockets: tuple[zmq.Socket, zmq.Socket, zmq.Socket] | None = None
         self.state = "away"
         self.error: BaseException | None = None
@@ -197,7 +201,8 @@ class Uplink(threading.Thread):
                 self._attempt, self.state = 0, "joined"
             elif self.state == "joined":
                 self.state = "away"
-            if self._session.lost(time.monotonic(), LIVENESS_S if self._session.joined else self._patience_s):
+            broken = self._broken_s is not None and time.monotonic() - self._broken_s > BROKEN_S
+            if broken or self._session.lost(time.monotonic(), LIVENESS_S if self._session.joined else self._patience_s):
                 self._turn += 1
                 wait_s = self._random.uniform(0.0, min(self._line.backoff_max_s, BACKOFF_FIRST_S * 2**self._attempt))
                 self._attempt = min(self._attempt + 1, 16)
@@ -243,6 +248,8 @@ class Uplink(threading.Thread):
         if socket is monitor:
             while monitor.poll(0):
                 event = recv_monitor_message(monitor)["event"]
+                if event == zmq.EVENT_DISCONNECTED and self._broken_s is None:
+                    self._broken_s = time.monotonic()
                 if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                     self.state = "refused: the hub does not know this robot's key"
                 elif event in (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL):
@@ -253,6 +260,7 @@ class Uplink(threading.Thread):
                 frames = socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            self._broken_s = None
             was_joined = self._session.joined
             for answer in self._session.receive(frames, time.monotonic()):
                 _try_send(control, answer)
@@ -275,9 +283,13 @@ class Uplink(threading.Thread):
         control = dial(context, pair, public, f"tcp://{host}:{port}", routing_id)
         bulk = dial(context, pair, public, f"tcp://{host}:{port + BULK_OFFSET}", routing_id)
         monitor = control.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            zmq.EVENT_DISCONNECTED
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         )
         self._sockets = (control, bulk, monitor)
+        self._broken_s = None
         self._session.begin(now_s)
 
     def _arrived(self) -> None:

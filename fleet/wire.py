@@ -25,7 +25,9 @@ MAJOR, MINOR = 1, 0
 ENVELOPE = struct.Struct(">4sBBBBHHQQIIQI")
 ENVELOPE_BYTES = ENVELOPE.size
 MAX_META_BYTES = 64 * 1024
-MAX_PAYLOAD_BYTES = 1024 * 1024  # the sockets refuse frames above twice this before they reach us
+MAX_PAYLOAD_BYTES = (
+    1024 * 1024 + 64 * 1024
+)  # a record with its head, between hubs; the sockets refuse frames above twice this before they reach us
 
 TOMBSTONE = 1  # the payload declares a loss instead of carrying a record
 LAST_FRAGMENT = 2

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleet import slots as slot_file
-from fleet.assignment import ArtifactRef, Assignment, Signed, accept, sign
+from fleet.assignment import ArtifactRef, Assignment, accept, sign
 from fleet.catalogue import Catalogue, download, make_root
 from fleet.deployer import Deployer
 from fleet.director import Director
@@ -27,6 +27,7 @@ from fleet.errors import (
 from fleet.keys import load_signing_key, load_verifier, make_keys
 from fleet.messages import EpisodeResult
 from fleet.rollout import RobotView
+from fleet.signed import Signed
 from fleet.slots import Slot, Slots
 from robot.errors import UnknownNameError
 from robot.onboard.refusals import AdmissionError
@@ -44,7 +45,7 @@ def document(key=KEY, **changes):
 
 
 def judge(doc, *, newest=4, newest_document=b"", now_s=10.0):
-    return accept(doc, KEY.public_key(), robot="a", newest=newest, newest_document=newest_document, now_s=now_s)
+    return accept(doc, KEY.public_key(), robot="a", newest=(0, newest), newest_document=newest_document, now_s=now_s)
 
 
 def test_a_good_assignment_is_accepted_also_twice():

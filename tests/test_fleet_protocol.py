@@ -41,8 +41,11 @@ class Deployments:
     def __init__(self):
         self.noted = []
 
-    def generation(self, robot):
-        return 3
+    def place(self, robot):
+        return (0, 3)
+
+    def lease(self):
+        return (0, b"")
 
     def document(self, robot):
         return b"signed"

@@ -1,0 +1,342 @@
+"""Several hubs: each goes on alone, what they hold merges as a set, and one directs. Pure parts first, then real hubs, cut apart and healed."""
+
+import shutil
+import time
+import zlib
+
+import numpy as np
+import pytest
+from fleet_helpers import LiveHub, free_ports, uplink, wait_for
+from test_fleet_store import fill, put, stone
+
+from fleet.assignment import ArtifactRef, Assignment, accept
+from fleet.assignment import sign as sign_assignment
+from fleet.director import Director
+from fleet.errors import ReplayedAssignmentError, RolloutError, StaleTermError
+from fleet.index import Index, Verdict, without
+from fleet.keys import load_public, load_signing_key, load_verifier, make_keys
+from fleet.lease import Authority, Lease, grant, sign
+from fleet.messages import EpisodeResult
+from fleet.revocation import revoke
+from fleet.rollout import RobotView
+from fleet.shipping import Cover, Place, coverage, covers, missing, ship
+from fleet.sockets import HubAddress, parse_hub
+from fleet.store import Group, Store, audit, read_log
+from fleet.wire import EVENTS, STEPS
+
+KEY = ("a", 7, STEPS)
+A = ArtifactRef(name="walk", version="v1", sha256="1" * 64)
+
+
+def result(n):
+    return EpisodeResult(
+        episode_id=f"e{n}", policy_sha256="", artifact="x" * 4000, rollout="", stage="", generation=0, cohort="none",
+        explored=False, return_=float(n), success=True, steps=1, seconds=0.1,
+    )  # fmt: skip
+
+
+# --- logs that merge ------------------------------------------------------------------------------------------------------
+
+
+def merge(into, source, limit=2000):
+    """Read a store's log into another, as a hub does."""
+    held = {cover.key: cover for cover in coverage(into.index)}
+    place, verdicts = Place(), []
+    from fleet.segment import walk
+
+    while place < Place(*source.end):
+        data, place = ship(
+            source.folder / "log",
+            place,
+            Place(*source.end),
+            lambda r: not r.tombstone and covers(held.get(r.key), r.seq),
+            limit,
+        )
+        group = Group()
+        for record in walk(data, check_payloads=True):
+            payload = record.payload(data)
+            verdicts.append(put(into, group, record.seq, payload, key=record.key, flags=record.flags))
+        if group.parts:
+            into.commit(group)
+            into.index.commit(group.marks)
+    return verdicts
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_experience_merges_as_a_set_union_whatever_the_order(tmp_path, seed):
+    """A robot roams among three hubs that cannot see one another; what it skips at each is a hole there, until the others fill it."""
+    rng = np.random.default_rng(seed)
+    hubs = [Store(tmp_path / name, hub=name, segment_bytes=1500) for name in "xyz"]
+    truth, seq = {}, 0
+    for _ in range(12):
+        hub = hubs[int(rng.integers(3))]
+        line = hub.index.lines.get(KEY)
+        if line is None or line.committed.seq < seq:
+            cursor = line.committed.seq if line else 0
+            before = line.committed.digest if line else b""
+            if seq > cursor:
+                group = Group()
+                assert put(hub, group, seq, stone(cursor + 1, seq, before), flags=1) is Verdict.NEW
+                hub.commit(group)
+                hub.index.commit(group.marks)
+        for _ in range(int(rng.integers(1, 8))):
+            seq += 1
+            truth[seq] = rng.bytes(int(rng.integers(1, 90)))
+            group = Group()
+            assert put(hub, group, seq, truth[seq]) is Verdict.NEW
+            hub.commit(group)
+            hub.index.commit(group.marks)
+    for _ in range(2):
+        for into, source in rng.permutation([(i, j) for i in range(3) for j in range(3) if i != j]):
+            merge(hubs[into], hubs[source], limit=int(rng.integers(50, 3000)))
+    for hub in hubs:
+        assert {r.seq: p for r, p in read_log(hub.folder) if not r.tombstone} == truth
+        (line,) = audit(hub.folder)
+        assert (line.held, line.doubled, line.missing) == (len(truth), 0, 0)
+        mark = hub.index.lines[KEY].committed
+        assert (mark.records, mark.lost, mark.holes) == (len(truth), 0, ())
+        hub.close()
+        again = Store(hub.folder, hub=hub.hub, segment_bytes=1500)  # and all of it comes back from the log alone
+        assert again.index.lines[KEY].committed == mark
+        assert again.index.doubled == 0
+        again.close()
+
+
+def test_a_hole_is_filled_once_and_a_record_outside_it_is_a_duplicate():
+    index = Index()
+    index.accept(KEY, 9, 1, stone(1, 9), 0, 0)
+    assert index.lines[KEY].accepted.holes == ((1, 9),)
+    assert index.judge(KEY, 5, 0, b"x", zlib.crc32(b"x")) is Verdict.NEW
+    index.accept(KEY, 5, 0, b"x", zlib.crc32(b"x"), 2)
+    assert index.lines[KEY].accepted.holes == ((1, 4), (6, 9))
+    assert index.judge(KEY, 5, 0, b"x", zlib.crc32(b"x")) is Verdict.DUPLICATE
+    assert index.judge(KEY, 5, 0, b"y", zlib.crc32(b"y")) is Verdict.CONFLICT
+    assert (index.lines[KEY].accepted.seq, index.lines[KEY].accepted.lost) == (9, 8)
+    assert without(((3, 3),), 3) == ()
+
+
+def test_what_only_the_other_hub_holds_is_counted():
+    theirs = Cover("a", 7, STEPS, 100, ((11, 20),))
+    assert missing(theirs, None) == 90
+    assert missing(theirs, Cover("a", 7, STEPS, 100)) == 0
+    assert missing(theirs, Cover("a", 7, STEPS, 50, ((5, 15),))) == 50 + 6
+    assert covers(theirs, 10)
+    assert not covers(theirs, 15)
+    assert not covers(None, 1)
+
+
+def test_a_log_is_shipped_only_up_to_what_is_on_the_disk(tmp_path):
+    store = Store(tmp_path / "hub")
+    fill(store, range(1, 4))
+    end = Place(*store.end)
+    group = Group()
+    put(store, group, 4)
+    store._file.append(group.parts)  # written, not synced
+    data, place = ship(store.folder / "log", Place(), end, lambda record: False)
+    assert data.count(b"record ") == 3
+    assert place == end
+    store.close()
+
+
+# --- who directs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keys(tmp_path):
+    make_keys(tmp_path / "keys", ["a", "b"], hubs=["x", "y"])
+    return tmp_path / "keys"
+
+
+def test_leases_only_grow_and_only_the_operator_signs_them(keys):
+    grant(keys, "x", 0.0)
+    first = (keys / "lease").read_bytes()
+    assert grant(keys, "y", 1.0).term == 2
+    authority = Authority(load_verifier(keys, "operator"), first)
+    assert authority.lease.hub == "x"
+    assert authority.offer((keys / "lease").read_bytes())
+    assert (authority.term, authority.lease.hub) == (2, "y")
+    assert not authority.offer(first)
+    forged = sign(Lease(term=9, hub="x", director="0" * 64, time_s=0.0), load_signing_key(keys, "director"))
+    assert not authority.offer(forged)
+    assert not authority.offer(b"nonsense")
+    assert (authority.term, authority.refused) == (2, 3)
+
+
+def test_F21_two_directors_the_one_with_the_lower_term_is_refused_everywhere(tmp_path, keys):
+    robots = {r: RobotView(online=True, policy_sha256=A.sha256) for r in "ab"}
+    key, operator = load_signing_key(keys, "director"), load_verifier(keys, "operator")
+    grant(keys, "x", 0.0)
+    first = (keys / "lease").read_bytes()
+    x = Director(tmp_path / "x.json", key, hub="x", authority=Authority(operator, first))
+    y = Director(tmp_path / "y.json", key, hub="y", authority=Authority(operator, first))
+    x.deploy(A, "quick", 0.0, robots)
+    with pytest.raises(RolloutError, match=r"hub 'x' directs the fleet \(term 1\), not 'y'.*fleet lease y"):
+        y.deploy(A, "quick", 0.0, robots)
+    assert y.adopt(x.kept)
+    assert y.document("a") == x.document("a") != b""
+    grant(keys, "y", 1.0)  # cut off: x does not hear of it
+    second = (keys / "lease").read_bytes()
+    y._authority.offer(second)
+    state = y.rollback(2.0, robots)  # it goes on from what x had decided
+    assert state.status == "rolled_back"
+    x.hold(2.0, robots)
+    accepted = accept(
+        y.document("a"), key.public_key(), robot="a", term=2, newest=(1, 1), newest_document=b"", now_s=3.0
+    )
+    assert accepted.term == 2
+    with pytest.raises(StaleTermError, match="under term 1; the lease in force has term 2"):
+        accept(x.document("a"), key.public_key(), robot="a", term=2, newest=(2, 1), newest_document=b"", now_s=3.0)
+    assert not y.adopt(x.kept)
+    assert issubclass(StaleTermError, ReplayedAssignmentError)
+    x._authority.offer(second)  # healed
+    assert not x.directs
+    assert x.adopt(y.kept)
+    assert x.kept.banned == (A.sha256,)
+
+
+def test_F22_an_assignment_without_a_lease_reads_as_it_did_before_there_were_leases(keys):
+    document = sign_assignment(
+        Assignment(robot="a", generation=1, artifact=A, rollout="r", stage="s", cohort="canary", expires_s=9.0),
+        load_signing_key(keys, "director"),
+    )
+    assert b"term" not in document
+    assert b'"schema"' not in document or b'"schema":1' in document
+
+
+# --- real hubs ------------------------------------------------------------------------------------------------------------
+
+
+class Pair:
+    """Two hubs in threads, each with a key folder of its own, and robots that know both."""
+
+    def __init__(self, path, keys):
+        self.path, self.ports = path, {"x": free_ports(), "y": free_ports()}
+        self.keys = {name: path / f"{name}_keys" for name in "xy"}
+        grant(keys, "x", time.time())
+        for folder in self.keys.values():
+            shutil.copytree(keys, folder)
+        self.hubs = {}
+
+    def start(self, name, *, alone=False):
+        other = "y" if name == "x" else "x"
+        port = free_ports() if alone else self.ports[other]  # alone: the other is dialled where nobody is
+        peers = (HubAddress(host="127.0.0.1", port=port, name=other),)
+        self.hubs[name] = LiveHub(self.path / name, self.keys[name], port=self.ports[name], name=name, peers=peers)
+        return self.hubs[name]
+
+    def stop(self, name):
+        self.hubs.pop(name).stop()
+
+    def robot(self, name, *order):
+        return uplink(
+            self.path / name, self.keys["x"], name, *((hub, self.ports[hub]) for hub in order), spool_bytes=64_000
+        )
+
+    def close(self):
+        for name in list(self.hubs):
+            self.stop(name)
+
+
+@pytest.fixture
+def pair(tmp_path, keys):
+    pair = Pair(tmp_path, keys)
+    yield pair
+    pair.close()
+
+
+def live(up, count):
+    for n in range(count):
+        assert up.tell(result(n))
+
+
+def events(folder):
+    return sorted((r.robot, r.epoch, r.seq) for r, _ in read_log(folder, {EVENTS}) if not r.tombstone)
+
+
+def test_F04_a_robot_roams_during_a_partition_and_the_hubs_hold_the_same_afterwards(pair):
+    pair.start("x", alone=True)
+    pair.start("y", alone=True)
+    up = pair.robot("a", "x", "y")
+    live(up, 10)
+    wait_for(lambda: up._session.drained and up.spool.recorded[EVENTS] == 10, "the first ten are at x")
+    pair.stop("x")  # x is away: the robot goes over to y
+    live(up, 10)
+    wait_for(lambda: up._session.drained and up.spool.recorded[EVENTS] == 20, "ten more at y")
+    held = [seq for _, _, seq in events(pair.path / "y")]
+    assert held == list(range(held[0], 21))
+    assert 1 < held[0] <= 11  # what its spool still had, and not what it had forgotten
+    pair.stop("y")
+    pair.start("x", alone=True)
+    live(up, 10)
+    wait_for(lambda: up._session.drained and up.spool.recorded[EVENTS] == 30, "ten more at x again")
+    pair.stop("x")
+    hubs = [pair.start("x"), pair.start("y")]  # healed
+    for hub in hubs:
+        wait_for(
+            lambda hub=hub: any(
+                line.committed.seq == 30 and not line.committed.holes for line in hub.hub.store.index.lines.values()
+            ),
+            "all thirty on both",
+        )
+    wait_for(
+        lambda: all(h["only_there"] == h["only_here"] == 0 for hub in hubs for h in hub.hub.federation.status(0.0)),
+        "both know that the other has everything",
+    )
+    assert up.finish(20.0)
+    pair.close()
+    assert events(pair.path / "x") == events(pair.path / "y")
+    assert len(events(pair.path / "x")) == 30
+    for name in "xy":
+        (line,) = audit(pair.path / name)
+        assert (line.held, line.doubled, line.missing, line.declared_lost) == (30, 0, 0, 0)
+
+
+def test_F20_a_hub_that_is_lost_for_good_is_reported_with_what_only_it_held(pair):
+    pair.start("x")
+    hub = pair.start("y")
+    up = pair.robot("a", "x", "y")
+    live(up, 1)
+    wait_for(lambda: hub.hub.store.index.cursors("a", up.spool.epoch).get(EVENTS) == 1, "replicated")
+    hub.hub.federation.pull = lambda peer: hub.hub.federation.question(peer)  # y hears of more, and gets none of it
+    live(up, 9)
+    wait_for(lambda: hub.hub.federation.status(0.0)[0]["only_there"] == 9, "nine are only at x")
+    pair.stop("x")
+    pair.stop("y")
+    shutil.rmtree(pair.path / "x")
+    hub = pair.start("y", alone=True)  # also after a restart it knows what went with x
+    assert hub.hub.federation.status(0.0)[0]["only_there"] == 9
+    live(up, 1)
+    wait_for(lambda: up._session.drained and up.spool.recorded[EVENTS] == 11, "the robot went over to y")
+    gone = hub.hub.federation.status(0.0)[0]["only_there"]
+    assert 0 < gone < 9  # less what the robot's spool still had
+    assert up.finish(20.0)
+    pair.close()
+    (line,) = audit(pair.path / "y")
+    assert (line.held, line.declared_lost, line.missing, line.doubled) == (11 - gone, gone, 0, 0)
+
+
+def test_revocations_keys_decisions_and_the_lease_reach_the_other_hub(pair, keys):
+    x, y = pair.start("x"), pair.start("y")
+    up = pair.robot("b", "y")
+    wait_for(lambda: up.state == "joined", "b is at y")
+    wait_for(lambda: y.hub.federation.peers["x"].have, "they talk")
+    x.hub.director.deploy(A, "quick", time.time(), x.hub.federation.views(time.monotonic()))
+    wait_for(lambda: y.hub.director.document("b") != b"", "y serves what x decided")
+    wait_for(lambda: x.hub.federation.views(time.monotonic())["b"].online, "x sees a robot that is at y")
+    revoke(pair.keys["x"], "b", "stolen", time.time())
+    wait_for(lambda: not y.hub._allow.admits("b"), "y heard of the revocation")
+    wait_for(lambda: up.state.startswith("refused"), "and cut the robot off")
+    make_keys(pair.keys["x"], ["c"])
+    wait_for(lambda: y.hub._allow.admits("c"), "a robot that was let in at x may come to y")
+    assert load_public(pair.keys["y"] / "allow/c.key") == load_public(pair.keys["x"] / "allow/c.key")
+    grant(pair.keys["y"], "y", time.time())
+    wait_for(lambda: x.hub.director.lease()[0] == 2, "x heard that y directs")
+    assert (x.hub.director.directs, y.hub.director.directs) == (False, True)
+    assert y.hub.director.rollback(time.time(), {}).status == "rolled_back"
+    wait_for(lambda: x.hub.director.kept.banned == (A.sha256,), "x follows")
+    up.finish(0.1)
+
+
+def test_an_address_may_name_its_hub():
+    assert parse_hub("north@10.0.0.2:5570") == HubAddress(host="10.0.0.2", port=5570, name="north")
+    assert str(parse_hub("127.0.0.1:5570")) == "127.0.0.1:5570"
