@@ -17,7 +17,8 @@ from sim.bodies import Body, Hull, Shape
 ROBOT_ITSELF, GROUND, NOTHING = -1, -2, -3  # `Contacts.other` where it is no body of the world
 GROUND_FRICTION = 0.9
 CELL_M = 0.25  # of uneven ground: a sole is 0.245 m long
-CELLS = 320  # 80 m: 60 s at 1.2 m/s from the middle stay on it
+CELLS = 320
+FIELD_M = CELL_M * (CELLS - 1)
 
 
 class StaleWorldError(FlexorError, RuntimeError):
@@ -29,7 +30,8 @@ class Ground:
     """What the robot stands on.
 
     Attributes:
-        kind: "none"; "flat", z = 0; "uneven", flat where x < 0, and where x > 0 heights drawn evenly from 0..amplitude_m on a grid.
+        kind: "none"; "flat", z = 0 for ever; "uneven", the same with a field on it that is 80 m square and begins at x = 0, its
+            heights drawn evenly from 0..amplitude_m on a grid of 0.25 m.
         amplitude_m: Of uneven ground, from the lowest to the highest point [m].
         seed: Of uneven ground; `Start.ground_seed` exchanges it.
         friction: As `Body.friction`.
@@ -47,9 +49,9 @@ class Ground:
         require(self.friction >= 0.0, "ground", "friction must be >= 0", self.friction)
 
     def heights_m(self, seed: int) -> np.ndarray:
-        """Heights of uneven ground at the corners of its cells, rows along y, shape (CELLS, CELLS) [m]."""
+        """Heights of the uneven field at the corners of its cells, rows along y, columns from x = 0, shape (CELLS, CELLS) [m]."""
         heights = np.random.default_rng(seed).uniform(0.0, self.amplitude_m, (CELLS, CELLS))
-        heights[:, : CELLS // 2] = 0.0
+        heights[0, :] = heights[-1, :] = heights[:, 0] = heights[:, -1] = 0.0
         return heights
 
 

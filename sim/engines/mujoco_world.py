@@ -16,8 +16,9 @@ from robot.description.mjcf import write_mjcf
 from robot.description.model import RobotModel
 from robot.description.rotation import rpy_matrix
 from sim.bodies import Body, Hull, Shape, as_quat
-from sim.world import CELL_M, CELLS, GROUND, ROBOT_ITSELF, World
+from sim.world import CELLS, FIELD_M, GROUND, ROBOT_ITSELF, World
 
+FLAT, UNEVEN = "ground", "uneven ground"
 BASE_M = 0.2  # thickness of uneven ground below its lowest point
 MESH = mujoco.mjtGeom.mjGEOM_MESH
 GEOMS = {
@@ -47,15 +48,17 @@ def build(model: RobotModel, world: World, substep_s: float) -> tuple[mujoco.MjM
     for pair in spec.pairs:  # the robot with itself
         pair.friction = _five(1.0)
     solid = [f"{link.name}_{i}" for link in model.links for i, geom in enumerate(link.geoms) if geom.collides]
+    field = [UNEVEN] if world.ground.kind == "uneven" else []
     if world.ground.kind != "none":
         _add_ground(spec, world)
-        _pairs(spec, ["ground"], solid)
+        _pairs(spec, [FLAT], solid)
+        _pairs(spec, field, _tips(model))
     done: list[tuple[Body, list[str]]] = []
     for body in world.bodies:
         names = _add_body(spec, body)
         _pairs(spec, names, solid)
         if world.ground.kind != "none" and not body.fixed:
-            _pairs(spec, ["ground"], names)
+            _pairs(spec, [FLAT, *field], names)
         for other, theirs in done:
             if not (body.fixed and other.fixed):
                 _pairs(spec, theirs, names)
@@ -99,18 +102,27 @@ def _pairs(spec: mujoco.MjSpec, ones: list[str], others: list[str]) -> None:
             pair.geomname1, pair.geomname2, pair.friction = one, other, _five(1.0)
 
 
+def _tips(model: RobotModel) -> list[str]:
+    """Solid geoms of the links that carry a tip: feet and hands."""
+    tips = {tip.link for tip in model.tips}
+    links = [link for link in model.links if link.name in tips]
+    return [f"{link.name}_{i}" for link in links for i, geom in enumerate(link.geoms) if geom.collides]
+
+
 def _add_ground(spec: mujoco.MjSpec, world: World) -> None:
-    geom = spec.worldbody.add_geom()
-    geom.name = "ground"
+    """A plane; where the ground is uneven, a field on it, which only tips and bodies feel: feet, hands, and what lies there."""
+    plane = spec.worldbody.add_geom()
+    plane.name, plane.type, plane.size = FLAT, mujoco.mjtGeom.mjGEOM_PLANE, [0.0, 0.0, 0.1]
     if world.ground.kind == "flat":
-        geom.type, geom.size = mujoco.mjtGeom.mjGEOM_PLANE, [0.0, 0.0, 0.1]
         return
-    half = CELL_M * (CELLS - 1) / 2.0
+    half = FIELD_M / 2.0
     field = spec.add_hfield()
-    field.name, field.nrow, field.ncol = "ground", CELLS, CELLS
+    field.name, field.nrow, field.ncol = UNEVEN, CELLS, CELLS
     field.size = [half, half, world.ground.amplitude_m, BASE_M]
     field.userdata = [0.0] * CELLS**2  # filled in at reset
-    geom.type, geom.hfieldname = mujoco.mjtGeom.mjGEOM_HFIELD, "ground"
+    geom = spec.worldbody.add_geom()
+    geom.name, geom.type, geom.hfieldname = UNEVEN, mujoco.mjtGeom.mjGEOM_HFIELD, UNEVEN
+    geom.pos = [half, 0.0, 0.0]
 
 
 def _add_body(spec: mujoco.MjSpec, body: Body) -> list[str]:

@@ -53,7 +53,7 @@ class PyBulletRobot(SimulatedRobot):
             deterministicOverlappingPairs=1,
             enableFileCaching=0,
         )
-        self._ground = load_ground(self.bullet, self.world)
+        self._ground, self._field = load_ground(self.bullet, self.world)
         self._ground_seed = self.world.ground.seed
         self.body, self.joint_index, self.link_index = load_robot(self.bullet, model)
         self._indices = [self.joint_index[name] for name in model.joint_names]
@@ -94,9 +94,9 @@ class PyBulletRobot(SimulatedRobot):
                 self._set_mass(self.body, index, nominal, factor, 1.0)
         robot = SKIN_FRICTION if variation.robot_friction is None else variation.robot_friction
         set_friction(bullet, self.body, range(-1, len(self._indices)), robot)
-        if self._ground is not None:
+        for made in self._ground:
             ground = world.ground.friction if variation.ground_friction is None else variation.ground_friction
-            set_friction(bullet, self._ground[0], range(-1, 0), ground)
+            set_friction(bullet, made, range(-1, 0), ground)
         self._resize(variation.body_scale)
         for i, body in enumerate(world.bodies):
             friction = body.friction if variation.body_friction is None else float(variation.body_friction[i])
@@ -130,8 +130,8 @@ class PyBulletRobot(SimulatedRobot):
     ) -> None:
         bullet = self.bullet
         self._forget_contacts()
-        if self.world.ground.kind == "uneven" and ground_seed != self._ground_seed and self._ground is not None:
-            heightfield(bullet, self.world.ground.heights_m(ground_seed), self._ground[1])
+        if self._field is not None and ground_seed != self._ground_seed:
+            heightfield(bullet, self.world.ground.heights_m(ground_seed), self._field)
             self._ground_seed = ground_seed
         for index, angle, speed in zip(self._indices, q_rad.tolist(), qd_rad_s.tolist()):
             bullet.resetJointState(self.body, index, angle, speed)
@@ -160,7 +160,7 @@ class PyBulletRobot(SimulatedRobot):
         moves, stands = (1, -1), (2, -1 ^ 2)
         base = moves if self._model.floating else stands
         solid = [link for link in self._model.links if any(geom.collides for geom in link.geoms)]
-        found = [] if self._ground is None else [(self._ground[0], -1, *stands)]
+        found = [(made, -1, *stands) for made in self._ground]
         indices = [self.link_index[link.name] for link in solid]
         found += [(self.body, index, *(base if index == -1 else moves)) for index in indices]
         found += [(made, -1, *(stands if body.fixed else moves)) for made, body in zip(self._bodies, self.world.bodies)]

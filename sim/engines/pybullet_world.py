@@ -18,7 +18,7 @@ from robot.description.rotation import matrix_rpy, rpy_matrix
 from robot.description.urdf import geometry_lines, numbers, write_urdf
 from sim.bodies import Body, Hull, as_quat
 from sim.engines.quiet import quiet
-from sim.world import CELL_M, CELLS, World, quat_matrix
+from sim.world import CELL_M, CELLS, FIELD_M, World, quat_matrix
 
 with quiet():
     import pybullet
@@ -151,23 +151,23 @@ def inertial_pose(
     return (position + matrix @ com).tolist(), as_quat(matrix @ turn).tolist()
 
 
-def load_ground(bullet: BulletClient, world: World) -> tuple[int, int] | None:
-    """Load the ground: body id and shape id; None where there is none."""
+def load_ground(bullet: BulletClient, world: World) -> tuple[list[int], int | None]:
+    """Load the ground: ids of its bodies, and of the uneven field's shape."""
     ground = world.ground
     if ground.kind == "none":
-        return None
+        return [], None
+    plane = bullet.createMultiBody(0.0, bullet.createCollisionShape(pybullet.GEOM_PLANE))
     if ground.kind == "flat":
-        shape = bullet.createCollisionShape(pybullet.GEOM_PLANE)
-        return bullet.createMultiBody(0.0, shape), shape
+        return [plane], None
     heights = ground.heights_m(ground.seed)
     heights.flat[:2] = (
         0.0,
         ground.amplitude_m,
     )  # Bullet puts the frame midway between lowest and highest, and keeps it there
     shape = heightfield(bullet, heights, None)
-    made = bullet.createMultiBody(0.0, shape, basePosition=(0.0, 0.0, ground.amplitude_m / 2.0))
+    field = bullet.createMultiBody(0.0, shape, basePosition=(FIELD_M / 2.0, 0.0, ground.amplitude_m / 2.0))
     heightfield(bullet, ground.heights_m(ground.seed), shape)
-    return made, shape
+    return [plane, field], shape
 
 
 def heightfield(bullet: BulletClient, heights_m: np.ndarray, replace: int | None) -> int:

@@ -26,8 +26,8 @@ MOVED = (
 )
 STRIDE_RAD, STEADY_RAD = 0.5, 0.25  # action of one: of the joints that make steps, of the others (docs/simulation.md)
 STRIDE = ("hip_pitch", "knee", "ankle_pitch")
-FALLEN_TILT = 0.6  # -cos of the tilt from upright: 53 degrees
-FALLEN_M = 0.55  # pelvis over the ground; it stands at 0.89
+FALLEN_TILT = 0.8  # cosine of the tilt from upright: 37 degrees, from which nothing here has come back
+FALLEN_M = 0.6  # pelvis over the ground; it stands at 0.89
 TOUCH_N = 20.0  # a foot with more than this on it stands
 MASS_KG = 57.0
 PUSH_S = 0.1  # how long a push lasts

@@ -60,7 +60,7 @@ class BodyWalk(BodyTask):
     |---|---|---|---|
     | joint targets | the same 16 joints, about the home posture | rad | 0.5 hip pitch, knee, ankle pitch; 0.25 others |
 
-    It ends when the pelvis tilts by more than 53 degrees or is lower than 0.55 m.
+    It ends when the pelvis tilts by more than 37 degrees or is lower than 0.6 m.
     """
 
     env_id = "flexor/BodyWalk-v0"
