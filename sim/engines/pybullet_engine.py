@@ -208,11 +208,14 @@ class PyBulletRobot(SimulatedRobot):
         """Pose and velocity of a base's frame, from those of its centre of mass."""
         centre, quat = pybullet.getBasePositionAndOrientation(body, physicsClientId=self._client)
         velocity, gyro = pybullet.getBaseVelocity(body, physicsClientId=self._client)
-        position, rotation, spin = np.array(centre), np.array(quat), np.array(gyro)
+        rotation = np.array(quat)
         if turn[0, 0] != 1.0 or turn[1, 1] != 1.0:
             rotation = as_quat(quat_matrix(rotation) @ turn.T)
-        offset = rotated(rotation, com)
-        return position - offset, rotation, np.array(velocity) - np.cross(spin, offset), spin
+        a, b, c = rotated(rotation, com).tolist()
+        (px, py, pz), (vx, vy, vz), (x, y, z) = centre, velocity, gyro
+        # v_frame = v_centre - w x offset; np.cross costs more than all of this
+        at_frame = np.array([vx - (y * c - z * b), vy - (z * a - x * c), vz - (x * b - y * a)])
+        return np.array([px - a, py - b, pz - c]), rotation, at_frame, np.array(gyro)
 
     def _read_bodies(self) -> tuple[np.ndarray, np.ndarray]:
         pose, twist = self._poses.copy(), np.zeros((len(self.world.bodies), 6))
@@ -222,12 +225,15 @@ class PyBulletRobot(SimulatedRobot):
         return pose, twist
 
     def _tip_forces(self) -> np.ndarray:
-        force = np.zeros(len(self._tip_of_link))
-        for c in pybullet.getContactPoints(bodyA=self.body, physicsClientId=self._client) or ():
-            sides = (c[1], c[3]), (c[2], c[4])  # body and link of either side; c[9] is the normal force
-            touched = {self._tip_of_link.get(link, -1) for body, link in sides if body == self.body}
-            force[list(touched - {-1})] += c[9]
-        return force
+        force, body, tip_of = [0.0] * len(self._tip_of_link), self.body, self._tip_of_link
+        for c in pybullet.getContactPoints(bodyA=body, physicsClientId=self._client) or ():
+            # c[3] is the robot's link, c[2] and c[4] body and link of the other side; c[9] is the normal force
+            tip = tip_of.get(c[3])
+            if tip is not None:
+                force[tip] += c[9]
+            if c[2] == body and (tip := tip_of.get(c[4])) is not None:
+                force[tip] += c[9]
+        return np.array(force)
 
     def contacts(self) -> Contacts:
         row_of, rows, found = self._row_of_link, [], []
