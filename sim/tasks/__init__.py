@@ -1,12 +1,16 @@
 """The tasks: reset, reward, termination. The whole menu is this table; a new task is one file and one row."""
 
 from robot.errors import UnknownNameError
+from sim.tasks.body_carry import BodyCarry
+from sim.tasks.body_push import BodyPush
 from sim.tasks.body_stand import BodyStand
 from sim.tasks.body_walk import BodyWalk
 from sim.tasks.hand_reach import HandReach
 from sim.tasks.task import Judgement, Task
 
 TASKS: dict[str, type[Task]] = {
+    "flexor/BodyCarry-v0": BodyCarry,
+    "flexor/BodyPush-v0": BodyPush,
     "flexor/BodyStand-v0": BodyStand,
     "flexor/BodyWalk-v0": BodyWalk,
     "flexor/HandReach-v0": HandReach,

@@ -4,7 +4,8 @@ Frame of speeds: heading, x where the pelvis points, seen from above, y to the l
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import acos, degrees, exp, hypot
 
 import numpy as np
@@ -13,7 +14,7 @@ from robot.contract import ActionTerm, Contract, Term
 from robot.description.model import RobotModel
 from robot.state import RobotState
 from sim.tasks.task import Task
-from sim.world import Push, Start, WorldState
+from sim.world import Push, Start, WorldState, rotated
 
 LEGS = ("hip_yaw", "hip_roll", "hip_pitch", "knee", "ankle_pitch", "ankle_roll")
 MOVED = (
@@ -24,7 +25,8 @@ MOVED = (
     "left_shoulder_pitch",
     "right_shoulder_pitch",
 )
-STRIDE_RAD, STEADY_RAD = 0.5, 0.25  # action of one: of the joints that make steps, of the others (docs/simulation.md)
+# Action of one: of the joints that make steps, of arms that hold something, of the others (docs/simulation.md)
+STRIDE_RAD, HOLD_RAD, STEADY_RAD = 0.5, 0.1, 0.25
 STRIDE = ("hip_pitch", "knee", "ankle_pitch")
 FALLEN_TILT = 0.8  # cosine of the tilt from upright: 37 degrees, from which nothing here has come back
 FALLEN_M = 0.6  # pelvis over the ground; it stands at 0.89
@@ -134,12 +136,17 @@ class BodyTask(Task):
         "push.y",
     )  # heading frame, m/s, m, N
 
-    def __init__(self, model: RobotModel) -> None:
+    def __init__(self, model: RobotModel, arms_rad: Mapping[str, float] | None = None) -> None:
+        """`arms_rad`: joints of the arms that hold something, and where."""
         super().__init__(model)
-        self.moved = MOVED
+        arms_rad = arms_rad or {}
+        self.moved = (*MOVED, *(name for name in arms_rad if name not in MOVED))
+        self._holding = frozenset(arms_rad)
         self._rows = np.array([model.index(name) for name in self.moved])
         self._home = np.array(model.home_rad)
-        quiet = [name for name in MOVED if not name.endswith(STRIDE)]
+        for name, angle in arms_rad.items():
+            self._home[model.index(name)] = angle
+        quiet = [name for name in self.moved if not name.endswith(STRIDE)]
         self._quiet = np.array([model.index(name) for name in quiet])
         self._push_n = np.zeros(3)
         self._push_steps = 0
@@ -157,7 +164,7 @@ class BodyTask(Task):
 
     def contract(self) -> Contract:
         model, moved = self.model, self.moved
-        scale = tuple(STRIDE_RAD if name.endswith(STRIDE) else STEADY_RAD for name in moved)
+        scale = tuple(self._scale_rad(name) for name in moved)
         low, high = tuple(model.lower_rad[self._rows].tolist()), tuple(model.upper_rad[self._rows].tolist())
         return Contract(
             env_id=self.env_id,
@@ -197,6 +204,11 @@ class BodyTask(Task):
             drive_damping_nm_s_rad=tuple(drive.servo_damping_nm_s_rad for drive in model.drives),
         )
 
+    def _scale_rad(self, joint: str) -> float:
+        if joint in self._holding:
+            return HOLD_RAD
+        return STRIDE_RAD if joint.endswith(STRIDE) else STEADY_RAD
+
     goal_names: tuple[str, ...] = ()
 
     @property
@@ -214,6 +226,12 @@ class BodyTask(Task):
             base_quat_xyzw=np.array([0.0, 0.0, np.sin(yaw_rad / 2.0), np.cos(yaw_rad / 2.0)]),
             base_velocity_m_s=np.append(rng.uniform(-0.1, 0.1, 2), 0.0),
         )
+
+    def with_bodies(self, start: Start, at_m: np.ndarray) -> Start:
+        """The same start with the world's one body at a place in the pelvis' frame, turned as the pelvis is."""
+        quat, base = start.base_quat_xyzw, start.base_position_m
+        assert quat is not None and base is not None
+        return replace(start, body_poses=np.concatenate([base + rotated(quat, at_m), quat])[None])
 
     def shove(self, speed_m_s: float, rng: np.random.Generator) -> None:
         """Begin a push of the trunk in any direction that would give a free body of 57 kg this speed."""

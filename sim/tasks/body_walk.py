@@ -1,50 +1,15 @@
 """BodyWalk: follow commands of forward speed and turning, on flat and uneven ground, pushed every five seconds."""
 
-from collections.abc import Sequence
-from math import exp, pi, sin
-
-import msgspec
 import numpy as np
 
-from robot.contract import Term
-from robot.description.model import RobotModel
-from robot.state import RobotState
-from sim.tasks.body import TOUCH_N, BodyTask, Gait, jerk, near, term, tilt, tilt_deg, unrest
-from sim.tasks.task import Judgement
-from sim.world import Ground, Push, Start, World, WorldState
+from sim.tasks.walking import Walking
+from sim.world import Ground, Start, World, WorldState
 
-SPEED_M_S, TURN_RAD_S = (-0.3, 1.2), (-0.6, 0.6)
-RAMP_M_S2, RAMP_RAD_S2 = 0.8, 1.2  # how fast a command reaches its new value
-HOLD_S = (3.0, 7.0)  # how long a command stays
-STANDING = 0.1  # share of commands that say: stand
-STILL = 0.08  # commands below this, in m/s and rad/s, are standing
-SWING_RAD = 0.5  # knees bend by this much in a swing: 8 cm under the sole when hip and ankle go along
-CYCLE_S, STANCE = 0.8, 0.55  # of the gait clock: a step takes half a cycle, a foot stands for more than half of it
-PUSH_EVERY_S, PUSH_M_S = 5.0, 0.4
 UNEVEN_M = 0.02
-SLOW_S = 0.8  # speeds are averaged over a cycle before they are called an error
-SUCCESS_M_S = 0.15  # mean speed error of an episode that counts, if it did not end in a fall
 
 
-def feet_in_time(gait: Gait, phase: float, *, standing: bool) -> float:
-    """Share of the feet that stand when the clock says stand and lift when it says lift; all must stand where no step is asked for."""
-    right_phase = (phase + 0.5) % 1.0
-    left, right = (standing or phase < STANCE), (standing or right_phase < STANCE)
-    return 0.5 * ((gait.left_n > TOUCH_N) == left) + 0.5 * ((gait.right_n > TOUCH_N) == right)
-
-
-def bent(phase: float) -> float:
-    """How far a knee is bent beyond standing at a phase of its leg: not while it stands, most in the middle of its swing [rad]."""
-    return SWING_RAD * sin(pi * (phase - STANCE) / (1.0 - STANCE)) if phase > STANCE else 0.0
-
-
-def progress(speed: float, command: float) -> float:
-    """Share of the command that is reached, -1..1: a slope that leads there from anywhere."""
-    return max(-1.0, min(1.0, speed / command)) if abs(command) > STILL else 0.0
-
-
-class BodyWalk(BodyTask):
-    """60 s of walking by command.
+class BodyWalk(Walking):
+    """60 s of walking by command: -0.3 to 1.2 m/s, up to 0.6 rad/s to either side; half the episodes start on uneven ground.
 
     | observation | elements | unit | range |
     |---|---|---|---|
@@ -60,137 +25,22 @@ class BodyWalk(BodyTask):
     |---|---|---|---|
     | joint targets | the same 16 joints, about the home posture | rad | 0.5 hip pitch, knee, ankle pitch; 0.25 others |
 
-    It ends when the pelvis tilts by more than 37 degrees or is lower than 0.6 m.
+    It ends when the pelvis tilts by more than 37 degrees or is lower than 0.6 m. It succeeds when it was not so, and the speed, averaged
+    over a gait cycle, was less than 0.15 m/s from the command on average.
     """
 
     env_id = "flexor/BodyWalk-v0"
-    max_steps = 3000  # 60 s
-    goal_names = ("forward", "yaw")  # m/s, rad/s
-    reward_names = (
-        "speed",
-        "progress",
-        "turn",
-        "sideways",
-        "alive",
-        "feet",
-        "knees",
-        "upright",
-        "height",
-        "unrest",
-        "posture",
-        "smooth",
-        "power",
-        "fall",
-    )
-    metric_names = ("speed_error_m_s", "turn_error_rad_s", "tilt_deg", "power_w", "walked_m", "survived_s")
-
-    def __init__(self, model: RobotModel) -> None:
-        super().__init__(model)
-        self._knees = np.array([model.index("left_knee"), model.index("right_knee")])
-        self._begin()
-
-    def _begin(self) -> None:
-        self._command, self._wanted = np.zeros(2), np.zeros(2)
-        self._change_s = self._push_s = 0.0
-        self._slow = [0.0, 0.0]  # error of speed and turning, averaged over a cycle
-        self._sums = [0.0] * 5
-        self._steps = 0
-        self._push_steps = 0
-
-    def extra_terms(self) -> tuple[Term, ...]:
-        goal = Term(
-            name="goal", elements=self.goal_names, unit="m/s, rad/s", frame="heading", low=(-0.5, -1.0), high=(1.5, 1.0)
-        )
-        clock = msgspec.structs.replace(term("gait_phase", ("sin", "cos"), "1", "clock", -1.0, 1.0), period_s=CYCLE_S)
-        return goal, clock
+    speeds_m_s = (-0.3, 1.2)
+    turns_rad_s = (-0.6, 0.6)
+    push_m_s = 0.4
 
     def world(self) -> World:
         return World(ground=Ground(kind="uneven", amplitude_m=UNEVEN_M))
 
-    @property
-    def goal(self) -> np.ndarray:
-        return self._command.copy()
-
     def start(self, rng: np.random.Generator) -> Start:
-        self._begin()
-        self._push_s = rng.uniform(1.0, PUSH_EVERY_S)
-        self._draw_command(0.0, rng)
-        self._command = self._wanted.copy() if rng.random() < 0.5 else np.zeros(2)
+        self.commanded(rng)
         x = rng.uniform(2.0, 12.0) * rng.choice([-1.0, 1.0])  # flat, or uneven
         return self.standing(rng, x_m=float(x), y_m=float(rng.uniform(-10.0, 10.0)), yaw_rad=rng.uniform(-np.pi, np.pi))
 
-    def _draw_command(self, now_s: float, rng: np.random.Generator) -> None:
-        self._change_s = now_s + rng.uniform(*HOLD_S)
-        stand, straight = rng.random(2)
-        speed, turn = rng.uniform(*SPEED_M_S), rng.uniform(*TURN_RAD_S)
-        self._wanted = np.array([speed, 0.0 if straight < 0.3 else turn]) * (stand >= STANDING)
-
-    def proceed(self, state: RobotState, world: WorldState, rng: np.random.Generator) -> Sequence[Push]:
-        now_s, dt = state.time_s, 1.0 / self.control_hz
-        if now_s >= self._change_s:
-            self._draw_command(now_s, rng)
-        most = np.array([RAMP_M_S2, RAMP_RAD_S2]) * dt
-        self._command = self._command + np.minimum(np.maximum(self._wanted - self._command, -most), most)
-        if now_s >= self._push_s:
-            self._push_s += PUSH_EVERY_S
-            self.shove(PUSH_M_S, rng)
-        return self.pushing()
-
-    def judge(self, state: RobotState, world: WorldState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
-        gait = self.gait(state, world)
-        speed, turn = self._command.tolist()
-        standing = abs(speed) < STILL and abs(turn) < STILL
-        phase = (state.time_s / CYCLE_S) % 1.0
-        power = min(max(world.electrical_w, 0.0), 5000.0)
-        terms = {
-            "speed": 1.5 * near(gait.forward_m_s - speed, 0.4),
-            "progress": progress(gait.forward_m_s, speed),
-            "turn": 0.8 * near(gait.yaw_rad_s - turn, 0.5),
-            "sideways": -1.0 * gait.left_m_s**2,
-            "alive": 0.3,
-            "feet": 0.3 * feet_in_time(gait, phase, standing=standing),
-            "knees": 0.6 * self._knees_in_time(state, phase, standing=standing),
-            "upright": -3.0 * tilt(gait),
-            "height": -20.0 * min(0.0, gait.height_m - 0.85) ** 2,
-            "unrest": -0.05 * unrest(gait),
-            "posture": -1.5 * self.wander(state),
-            "smooth": -0.3 * jerk(action, previous_action),
-            "power": -2e-4 * power,
-            "fall": -20.0 if gait.fallen else 0.0,
-        }
-        self._note(gait, power)
-        return Judgement(
-            reward_terms=terms,
-            terminated=gait.fallen,
-            success=bool(not gait.fallen and self._sums[0] / self._steps < SUCCESS_M_S),
-            metrics=self._metrics(),
-        )
-
-    def _knees_in_time(self, state: RobotState, phase: float, *, standing: bool) -> float:
-        """1 where both knees bend as the clock says, 0.3 where one misses a whole swing."""
-        left, right = (state.q_rad[self._knees] - self._home[self._knees]).tolist()
-        if not standing:
-            left, right = left - bent(phase), right - bent((phase + 0.5) % 1.0)
-        return exp(-5.0 * (left * left + right * right))
-
-    def _note(self, gait: Gait, power_w: float) -> None:
-        share, dt = 1.0 / (SLOW_S * self.control_hz), 1.0 / self.control_hz
-        speed, turn = self._command.tolist()
-        slow = self._slow
-        slow[0] += share * (gait.forward_m_s - speed - slow[0])
-        slow[1] += share * (gait.yaw_rad_s - turn - slow[1])
-        self._steps += 1
-        for i, value in enumerate((abs(slow[0]), abs(slow[1]), tilt_deg(gait), power_w, dt * gait.forward_m_s)):
-            self._sums[i] += value
-
-    def _metrics(self) -> dict[str, float]:
-        n = self._steps
-        speed, turn, tilted, power, walked = self._sums
-        return {
-            "speed_error_m_s": speed / n,
-            "turn_error_rad_s": turn / n,
-            "tilt_deg": tilted / n,
-            "power_w": power / n,
-            "walked_m": walked,
-            "survived_s": n / self.control_hz,
-        }
+    def lost(self, world: WorldState) -> bool:
+        return False

@@ -1,0 +1,59 @@
+"""BodyCarry: walk by command with a crate of 5 kg on the forearms."""
+
+import numpy as np
+
+from robot.description.model import RobotModel
+from robot.description.parts import Geom
+from sim.bodies import Body
+from sim.tasks.walking import Walking
+from sim.world import Ground, Start, World, WorldState, into_frame
+
+CRATE_KG = 5.0
+# Forearms forward and level, 0.446 m apart at the shoulders' breadth: the rim lies on them, the crate hangs between.
+ARMS_RAD = {
+    f"{side}_{joint}": angle
+    for side in ("left", "right")
+    for joint, angle in {"shoulder_pitch": 0.0, "shoulder_roll": 0.0, "elbow_flexion": np.pi / 2.0}.items()
+}
+CRATE = Body(
+    name="crate",
+    shapes=(
+        Geom(shape="box", size_m=(0.26, 0.34, 0.18), origin_m=(0.0, 0.0, -0.10)),
+        Geom(shape="box", size_m=(0.26, 0.56, 0.02)),
+    ),
+    mass_kg=CRATE_KG,
+    friction=0.6,
+    color=(0.75, 0.55, 0.33, 1.0),
+)
+# In the pelvis' frame, all joints of the trunk at zero: elbows 0.176 m up, forearms 0.04 m thick on either side of their axis.
+CRATE_AT_M = np.array([0.26, 0.0, 0.498 - 0.322 + 0.04 + 0.012])
+LOST_M = 0.25  # from there
+
+
+class BodyCarry(Walking):
+    """60 s of walking by command, up to 0.8 m/s, with a crate that nothing but the arms holds. Pushes of 0.2 m/s.
+
+    Observation as `BodyWalk`, of 20 joints: its 16, shoulder roll and elbow on both sides. Action: their targets about the home posture
+    with the forearms level; 0.5 rad for hip pitch, knee and ankle pitch, 0.25 for the others, 0.1 for the arms.
+
+    It ends as `BodyWalk` does, and when the crate is more than 0.25 m from its place before the chest.
+    """
+
+    env_id = "flexor/BodyCarry-v0"
+    speeds_m_s = (0.0, 0.8)
+    turns_rad_s = (-0.4, 0.4)
+    push_m_s = 0.2
+
+    def __init__(self, model: RobotModel) -> None:
+        super().__init__(model, ARMS_RAD)
+
+    def world(self) -> World:
+        return World(ground=Ground(kind="flat"), bodies=(CRATE,))
+
+    def start(self, rng: np.random.Generator) -> Start:
+        self.commanded(rng)
+        return self.with_bodies(self.standing(rng, yaw_rad=rng.uniform(-np.pi, np.pi)), CRATE_AT_M)
+
+    def lost(self, world: WorldState) -> bool:
+        away = into_frame(world.base_quat_xyzw, world.body_pose[0, :3] - world.base_position_m) - CRATE_AT_M
+        return bool(away @ away > LOST_M**2)

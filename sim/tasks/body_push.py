@@ -1,0 +1,69 @@
+"""BodyPush: walk by command, pushing a cart of 20 kg, while a leash pulls with up to 40 N from anywhere."""
+
+import numpy as np
+
+from robot.description.model import RobotModel
+from robot.description.parts import Geom
+from sim.bodies import Body
+from sim.tasks.walking import Walking
+from sim.world import Ground, Push, Start, World, WorldState, into_frame
+
+CART_KG, LEASH_N = 20.0, 40.0
+# Forearms forward and level; the palms' ends are 0.44 m before the shoulders.
+ARMS_RAD = {
+    f"{side}_{joint}": angle
+    for side in ("left", "right")
+    for joint, angle in {"shoulder_pitch": 0.0, "shoulder_roll": 0.0, "elbow_flexion": np.pi / 2.0}.items()
+}
+BOARD_X_M, BOARD_Z_M = 0.47, 1.06  # the board it pushes at, before the pelvis and over the ground
+CART = Body(
+    name="cart",
+    shapes=(
+        Geom(shape="box", size_m=(0.60, 0.60, 0.20), origin_m=(0.70, 0.0, 0.10)),
+        Geom(shape="box", size_m=(0.02, 0.60, 0.30), origin_m=(0.0, 0.0, BOARD_Z_M)),
+    ),
+    mass_kg=CART_KG,
+    friction=0.003,  # with the ground's 0.9 a coefficient of 0.05: castors on a hard floor
+    color=(0.35, 0.50, 0.62, 1.0),
+)
+LOST_M = 0.5  # between the board's place and the board
+
+
+class BodyPush(Walking):
+    """60 s of walking by command, up to 0.8 m/s straight or in wide turns, a cart before the hands and a leash on the pelvis.
+
+    Observation as `BodyWalk`, of 20 joints: its 16, shoulder roll and elbow on both sides. Action: their targets about the home posture
+    with the forearms level; 0.5 rad for hip pitch, knee and ankle pitch, 0.25 for the others, 0.1 for the arms.
+    The leash pulls level with 0 to 40 N; strength and direction are drawn anew every 5 s.
+
+    It ends as `BodyWalk` does, and when the cart's board is more than 0.5 m from its place before the hands.
+    """
+
+    env_id = "flexor/BodyPush-v0"
+    speeds_m_s = (0.0, 0.8)
+    turns_rad_s = (-0.1, 0.1)
+    push_m_s = 0.0
+
+    def __init__(self, model: RobotModel) -> None:
+        super().__init__(model, ARMS_RAD)
+        self._leash_n = np.zeros(3)
+
+    def world(self) -> World:
+        return World(ground=Ground(kind="flat"), bodies=(CART,))
+
+    def start(self, rng: np.random.Generator) -> Start:
+        self.commanded(rng)
+        self.disturb(rng)
+        ahead = np.array([BOARD_X_M + 0.01, 0.0, -self.model.base_height_m - 0.02])
+        return self.with_bodies(self.standing(rng, yaw_rad=rng.uniform(-np.pi, np.pi)), ahead)
+
+    def disturb(self, rng: np.random.Generator) -> None:
+        angle, pull_n = rng.uniform(-np.pi, np.pi), rng.uniform(0.0, LEASH_N)
+        self._leash_n = pull_n * np.array([np.cos(angle), np.sin(angle), 0.0])
+
+    def pulls(self) -> tuple[Push, ...]:
+        return (Push(on="pelvis", force_n=self._leash_n),)
+
+    def lost(self, world: WorldState) -> bool:
+        ahead = into_frame(world.base_quat_xyzw, world.body_pose[0, :3] - world.base_position_m)
+        return bool((ahead[0] - BOARD_X_M) ** 2 + ahead[1] ** 2 > LOST_M**2)
