@@ -19,6 +19,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("fleet.demo.cli:demo", "the whole job end to end, in minutes on two cores, with a report"),
     "envs": ("sim.cli:envs", "the environments, their sizes and their shipped policies"),
     "sim": ("policies.cli:sim", "watch an environment under a policy; pictures or a film"),
+    "dexterity": ("sim.dexterity.cli:dexterity", "score a hand: 33 grasp types, ten thumb positions, with pictures"),
     "train": ("policies.cli:train", "learn a policy in simulation, or from a fleet's experience"),
     "eval": ("policies.cli:eval_", "measure an exported policy, with 95 % intervals and baselines"),
     "export": ("policies.cli:export", "turn a training run into an artifact"),
@@ -62,7 +63,10 @@ GROUPS = {  # first words of names of several
 
 # Modules an extra brings: a robot's computer has none of them.
 EXTRA_OF_MODULE = {
-    **dict.fromkeys(("pybullet", "pybullet_utils", "mujoco", "gymnasium", "numba", "viser", "av", "PIL"), "sim"),
+    **dict.fromkeys(
+        ("pybullet", "pybullet_utils", "mujoco", "gymnasium", "numba", "viser", "av", "PIL", "trimesh", "coacd", "cma"),
+        "sim",
+    ),
     **dict.fromkeys(("torch", "onnx", "tensorboard"), "train"),
     **dict.fromkeys(("zmq", "tuf", "securesystemslib", "cryptography", "pyarrow", "prometheus_client"), "fleet"),
     **dict.fromkeys(("starlette", "uvicorn"), "fleet"),

@@ -62,10 +62,13 @@ class World:
     Attributes:
         ground: What the robot stands on.
         bodies: Free and fixed bodies, in the order of all arrays about them.
+        creeps: Let MuJoCo soften friction as it does by default, so that a thing held still slides by millimetres a second under its
+            weight; False has it stick as in PyBullet, and costs up to twice the time while it is held.
     """
 
     ground: Ground = field(default_factory=Ground)
     bodies: tuple[Body, ...] = ()
+    creeps: bool = True
 
     def __post_init__(self) -> None:
         unique("bodie", self.bodies)

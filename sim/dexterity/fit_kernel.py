@@ -31,7 +31,23 @@ RAISED, LOWERED = 0.38, 0.45  # sines of 22 and 27 degrees: inside of what `patt
 
 @njit(cache=True)
 def evaluate(
-    x, n_q, hand, balls, bones, boxes, turn0, thing, points, com, contacts, keep, thumb, prior, prior_weight, place0, place_weight
+    x,
+    n_q,
+    hand,
+    balls,
+    bones,
+    boxes,
+    turn0,
+    thing,
+    points,
+    com,
+    contacts,
+    keep,
+    thumb,
+    prior,
+    prior_weight,
+    place0,
+    place_weight,
 ):  # pragma: no cover - compiled
     """Residuals (r,), and of every contact: point (3), normal into the hand (3), link.
 
@@ -99,7 +115,9 @@ def evaluate(
                 palm_gap = d
                 for r in range(3):
                     palm_point[r] = moved[r]
-                    palm_normal[r] = -(box_turn[k, r, 0] * out[0] + box_turn[k, r, 1] * out[1] + box_turn[k, r, 2] * out[2])
+                    palm_normal[r] = -(
+                        box_turn[k, r, 0] * out[0] + box_turn[k, r, 1] * out[1] + box_turn[k, r, 2] * out[2]
+                    )
             if d < 0.0:
                 palm_sum += d
 
@@ -181,7 +199,9 @@ def evaluate(
         for r in range(3):
             res[row + r] += share[c] * at_normal[c, r] / BALANCE
             a, b = (r + 1) % 3, (r + 2) % 3
-            res[row + 3 + r] += share[c] * (moved[a] * at_normal[c, b] - moved[b] * at_normal[c, a]) / TORQUE_M / BALANCE
+            res[row + 3 + r] += (
+                share[c] * (moved[a] * at_normal[c, b] - moved[b] * at_normal[c, a]) / TORQUE_M / BALANCE
+            )
     row += 6
     res[row] = (total - 2.0) / 0.1
     row += 1
@@ -207,12 +227,44 @@ def evaluate(
 
 @njit(cache=True)
 def jacobian(
-    x, n_q, hand, balls, bones, boxes, turn0, thing, points, com, contacts, keep, thumb, prior, prior_weight, place0, place_weight
+    x,
+    n_q,
+    hand,
+    balls,
+    bones,
+    boxes,
+    turn0,
+    thing,
+    points,
+    com,
+    contacts,
+    keep,
+    thumb,
+    prior,
+    prior_weight,
+    place0,
+    place_weight,
 ):  # pragma: no cover - compiled
     """Residuals and their derivatives by forward differences."""
     step = 1e-6
     base, _, _, _ = evaluate(
-        x, n_q, hand, balls, bones, boxes, turn0, thing, points, com, contacts, keep, thumb, prior, prior_weight, place0, place_weight
+        x,
+        n_q,
+        hand,
+        balls,
+        bones,
+        boxes,
+        turn0,
+        thing,
+        points,
+        com,
+        contacts,
+        keep,
+        thumb,
+        prior,
+        prior_weight,
+        place0,
+        place_weight,
     )
     rows = np.empty((base.shape[0], x.shape[0]))
     other = x.copy()

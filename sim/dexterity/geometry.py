@@ -11,7 +11,7 @@ from robot.errors import FlexorError
 from sim.bodies import Body
 from sim.dexterity.geometry_kernel import BOX, CAPSULE, CYLINDER, SPHERE, link_poses
 
-PARTS = ("thumb", "index", "middle", "ring", "little", "palm")
+PARTS: tuple[str, ...] = ("thumb", "index", "middle", "ring", "little", "palm")
 BALL_STEP = 1.3  # radii between the balls of a bone: the scallop between two is a quarter of a radius at most
 KINDS = {"sphere": SPHERE, "capsule": CAPSULE, "cylinder": CYLINDER, "box": BOX}
 
@@ -159,7 +159,9 @@ def solid(body: Body) -> Solid:
     """
     geoms = [shape for shape in body.shapes if isinstance(shape, Geom)]
     if len(geoms) != len(body.shapes):
-        raise GeometryError(f"body {body.name}: the search needs primitives (sphere, capsule, cylinder, box), got hulls")
+        raise GeometryError(
+            f"body {body.name}: the search needs primitives (sphere, capsule, cylinder, box), got hulls"
+        )
     sizes = np.zeros((len(geoms), 3))
     for row, geom in zip(sizes, geoms):
         row[: len(geom.size_m)] = geom.size_m

@@ -88,7 +88,7 @@ def moved_point(turn, at, p):  # pragma: no cover - compiled
 def primitive_distance(kind, size, p, out):  # pragma: no cover - compiled
     """Signed distance of a point to a primitive about its own frame, axis along y; `out` gets the outward normal."""
     x, y, z = p[0], p[1], p[2]
-    if kind == SPHERE or kind == CAPSULE:
+    if kind in (SPHERE, CAPSULE):
         half = 0.0 if kind == SPHERE else size[1] / 2.0
         dy = y - min(max(y, -half), half)
         d = sqrt(x * x + dy * dy + z * z)
@@ -168,3 +168,32 @@ def segment_distance(p, p2, q, q2):  # pragma: no cover - compiled
         gap = p[r] + (p2[r] - p[r]) * s - q[r] - (q2[r] - q[r]) * t
         square += gap * gap
     return sqrt(square)
+
+
+@njit(cache=True)
+def deepest_overlap(
+    rotation, origin, b_link, b_at, b_radius, b_level, ends, pairs, x_link, x_turn, x_at, x_size
+):  # pragma: no cover - compiled
+    """How deep any two bones, or a bone and a box of the palm, overlap; 0 when all are clear [m]."""
+    n = b_link.shape[0]
+    centre = np.empty((n, 3))
+    for i in range(n):
+        centre[i] = moved_point(rotation[b_link[i]], origin[b_link[i]], b_at[i])
+    deepest = 0.0
+    for k in range(pairs.shape[0]):
+        a, b = pairs[k, 0], pairs[k, 1]
+        d = segment_distance(centre[ends[a, 0]], centre[ends[a, 1]], centre[ends[b, 0]], centre[ends[b, 1]])
+        deepest = min(deepest, d - b_radius[ends[a, 0]] - b_radius[ends[b, 0]])
+    local, out = np.empty(3), np.empty(3)
+    for k in range(x_link.shape[0]):
+        turn = product(rotation[x_link[k]], x_turn[k])
+        at = moved_point(rotation[x_link[k]], origin[x_link[k]], x_at[k])
+        for i in range(n):
+            if b_level[i] == 0:
+                continue
+            for r in range(3):
+                local[r] = 0.0
+                for c in range(3):
+                    local[r] += turn[c, r] * (centre[i, c] - at[c])
+            deepest = min(deepest, primitive_distance(BOX, x_size[k], local, out) - b_radius[i])
+    return -deepest

@@ -64,7 +64,9 @@ def load_grasps(hand: str, folder: Path = DATA) -> GraspFile:
     try:
         file = msgspec.json.decode(path.read_bytes(), type=GraspFile)
     except OSError as error:
-        raise GraspFileError(f"{path.name}: no grasps for {hand} ({error.strerror}); find some with sim.dexterity.search") from error
+        raise GraspFileError(
+            f"{path.name}: no grasps for {hand} ({error.strerror}); find some with sim.dexterity.search"
+        ) from error
     except msgspec.MsgspecError as error:
         raise GraspFileError(f"{path.name}: not a grasp file: {error}") from error
     for grasp in file.grasps:

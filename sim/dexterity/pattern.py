@@ -13,7 +13,10 @@ PAD_COS = 0.3  # a pad reaches 72 degrees round the bone: that is where a finger
 SIDE_COS = 0.5
 BACK_COS = -0.4  # what lies further back is the back of the finger
 END_COS = 0.7  # beyond that the very end of the fingertip touches, and counts as pad
-ABDUCTED_SIN, ADDUCTED_SIN = 0.34, 0.5  # of the thumb's first bone over the palm's plane: 20 and 30 degrees, either name in between
+ABDUCTED_SIN, ADDUCTED_SIN = (
+    0.34,
+    0.5,
+)  # of the thumb's first bone over the palm's plane: 20 and 30 degrees, either name in between
 LEAST_N = 0.0  # any contact with a normal force counts
 
 
@@ -102,9 +105,7 @@ class PatternRule:
                 found.add((part, "side"))
         return found
 
-    def judge(
-        self, kind: GraspType, touched: set[tuple[str, str]], links: tuple[np.ndarray, np.ndarray]
-    ) -> Pattern:
+    def judge(self, kind: GraspType, touched: set[tuple[str, str]], links: tuple[np.ndarray, np.ndarray]) -> Pattern:
         """Compare what is touched with what a type names."""
         right = tuple(touch for touch in kind.touches if (touch.part, touch.surface) in touched)
         parts, named = {part for part, _ in touched}, {touch.part for touch in kind.touches}

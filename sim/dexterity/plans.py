@@ -84,7 +84,10 @@ PLANS: dict[int, Plan] = {
         shape_deg=FIST | _fingers(15, 10, 5, "index") | BESIDE,
         levels={"thumb": 1},
     ),
-    18: Plan(at_mm=(10, 140, 90), long=(0.0, 0.5, 0.86), up=(0.0, -0.86, 0.5), shape_deg=_fingers(60, 10, 5) | OPPOSED),
+    18: Plan(
+        at_mm=(10, 107, 116), long=(0.0, 0.26, 0.966), up=(0.0, -0.966, 0.26), shape_deg=_fingers(75, 5, 5) | OPPOSED,
+        levels=dict.fromkeys(("index", "middle", "ring", "little"), 1),
+    ),
     19: Plan(at_mm=(24, 120, 75), long=X, up=Y, shape_deg=PINCH),
     20: Plan(
         at_mm=(30, 108, 52), long=(-0.3, 0.7, 0.65), up=X, shape_deg=TIPS, sides={"middle": RADIAL}, levels={"middle": 1}
@@ -92,7 +95,10 @@ PLANS: dict[int, Plan] = {
     21: Plan(
         at_mm=(14, 112, 48), long=(0.1, 0.75, 0.65), up=X, shape_deg=TIPS, sides={"ring": RADIAL}, levels={"ring": 1}
     ),
-    22: Plan(at_mm=(10, 140, 80), long=(0.0, 0.6, 0.8), up=(0.0, -0.8, 0.6), shape_deg=FLAT | BESIDE),
+    22: Plan(
+        at_mm=(10, 92, 92), long=(0.0, 0.15, 0.99), up=(0.0, -0.99, 0.15), shape_deg=_fingers(82, 5, 5) | BESIDE,
+        levels=dict.fromkeys(("index", "middle", "ring", "little"), 1),
+    ),
     23: Plan(
         at_mm=(23, 160, 2),
         long=Z,

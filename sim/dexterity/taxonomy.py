@@ -107,9 +107,7 @@ TYPES: tuple[GraspType, ...] = (
     _row(12, "Precision disk", "pad", "precision", "2-5", "abd", "disk"),
     _row(13, "Precision sphere", "pad", "precision", "2-5", "abd", "tennis_ball"),
     _row(14, "Tripod", "pad", "precision", "2-3", "abd", "golf_ball"),
-    _row(
-        15, "Fixed hook", "palm", "power", "2-5", "add", "loaded_bar", "index:any middle:any ring:any little:any"
-    ),
+    _row(15, "Fixed hook", "palm", "power", "2-5", "add", "loaded_bar", "index:any middle:any ring:any little:any"),
     _row(16, "Lateral", "side", "intermediate", "2-2", "add", "card", "thumb:pad index:side"),
     _row(
         17,
@@ -123,9 +121,7 @@ TYPES: tuple[GraspType, ...] = (
     ),
     _row(18, "Extension type", "pad", "power", "2-5", "abd", "book"),
     _row(19, "Distal type", "pad", "power", "2-5", "abd", "scissors", "index:any middle:any thumb:any"),
-    _row(
-        20, "Writing tripod", "side", "precision", "2-2", "abd", "pen", "thumb:pad index:pad middle:side"
-    ),
+    _row(20, "Writing tripod", "side", "precision", "2-2", "abd", "pen", "thumb:pad index:pad middle:side"),
     _row(
         21,
         "Tripod variation",
@@ -138,7 +134,7 @@ TYPES: tuple[GraspType, ...] = (
     ),
     _row(22, "Parallel extension", "pad", "precision", "2-5", "add", "flat_box"),
     _row(23, "Adduction grip", "side", "intermediate", "2-3", "abd", "cigarette", "index:side middle:side"),
-    _row(24, "Tip pinch", "pad", "precision", "2-2", "abd", "bead"),
+    _row(24, "Tip pinch", "pad", "precision", "2-2", "abd", "pin"),
     _row(
         25,
         "Lateral tripod",

@@ -19,6 +19,8 @@ from sim.bodies import Body, Hull, Shape, as_quat
 from sim.world import CELLS, FIELD_M, GROUND, ROBOT_ITSELF, World
 
 FLAT, UNEVEN = "ground", "uneven ground"
+STICK_IMPRATIO = 10.0  # friction ten times as hard as the normal direction
+STICK_ITERATIONS = 3  # of MuJoCo's own pass that takes out what slip the soft solution left
 BASE_M = 0.2  # thickness of uneven ground below its lowest point
 MESH = mujoco.mjtGeom.mjGEOM_MESH
 GEOMS = {
@@ -67,6 +69,10 @@ def build(model: RobotModel, world: World, substep_s: float) -> tuple[mujoco.MjM
         geom.contype, geom.conaffinity = 0, 0
     compiled = spec.compile()
     compiled.opt.timestep = substep_s
+    if not world.creeps:
+        compiled.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+        compiled.opt.impratio = STICK_IMPRATIO
+        compiled.opt.noslip_iterations = STICK_ITERATIONS
     # MuJoCo would answer a NaN by starting over in silence; the check in `SimulatedRobot.step` is ours.
     compiled.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
     return compiled, _layout(compiled, model, world)

@@ -53,9 +53,7 @@ def _bow(centre: tuple[float, float], half: tuple[float, float], thick_m: float,
         (centre[0] + half[0] * cos(2 * pi * k / pieces), centre[1] + half[1] * sin(2 * pi * k / pieces))
         for k in range(pieces)
     ]
-    return [
-        _bar(a, b, thick_m) for a, b in zip(corners, corners[1:] + corners[:1])
-    ]
+    return [_bar(a, b, thick_m) for a, b in zip(corners, corners[1:] + corners[:1])]
 
 
 def _bar(a: tuple[float, float], b: tuple[float, float], thick_m: float) -> Geom:
@@ -110,6 +108,7 @@ _THINGS = (
     _row("chopstick", rod(7, 200), 8, "chopstick", CHOSEN),
     _row("flat_box", box(100, 150, 20), 150, "flat box", CHOSEN),
     _row("cigarette", rod(8, 80), 3, "cigarette", CHOSEN),
+    _row("pin", rod(5, 30), 1, "thick pin", CHOSEN),
     _row("bead", sphere(8), 1, "bead", CHOSEN),
     _row("rod_120_thick", rod(12, 120), 15, "rod", CHOSEN),
     _row("sphere_65", sphere(65), 60, "ball", CHOSEN),

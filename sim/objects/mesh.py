@@ -104,9 +104,7 @@ def _decomposed(mesh, pieces: int, concavity: float) -> list[Hull]:
     import trimesh
 
     coacd.set_log_level("error")
-    parts = coacd.run_coacd(
-        coacd.Mesh(mesh.vertices, mesh.faces), threshold=concavity, max_convex_hull=pieces, seed=0
-    )
+    parts = coacd.run_coacd(coacd.Mesh(mesh.vertices, mesh.faces), threshold=concavity, max_convex_hull=pieces, seed=0)
     hulls = [trimesh.Trimesh(vertices, faces) for vertices, faces in parts]
     return [Hull.of(np.asarray(hull.vertices), np.asarray(hull.faces)) for hull in hulls if hull.volume > 0.0]
 
