@@ -11,7 +11,20 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-ENGINES = {"gymnasium", "pybullet", "pybullet_data", "pybullet_utils", "mujoco", "numba", "viser", "av", "PIL"}
+ENGINES = {
+    "gymnasium",
+    "pybullet",
+    "pybullet_data",
+    "pybullet_utils",
+    "mujoco",
+    "numba",
+    "viser",
+    "av",
+    "PIL",
+    "trimesh",
+    "coacd",
+    "cma",
+}
 LEARNING = {"torch", "onnx", "onnxruntime", "tensorboard"}
 WIRE = {
     "zmq",

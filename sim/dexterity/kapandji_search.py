@@ -15,10 +15,11 @@ from robot.errors import FlexorError
 from sim.dexterity.grasp import DATA
 from sim.dexterity.kapandji import FACING_COS, OPPOSED_COS, PAD_COS, Opposition, Tour
 
-STARTS, ITERATIONS = 60, 60
+STARTS, ITERATIONS = 40, 60
+POLISH = 6000  # steps of a (1+1) evolution strategy behind the least squares, which stick at the stops
 AIM_GAP_M = 0.0006  # short of touching, so that nothing is pushed away
 CLEAR_M = 0.0005  # between all other parts
-PRIOR = 0.25  # residual per radian off the home posture; a millimetre is 1
+PRIOR = 0.1  # residual per radian off the home posture; a millimetre is 1
 PASSES = 4  # of correction in simulation
 
 
@@ -93,7 +94,7 @@ def postures(model: RobotModel, opposition: Opposition, rng: np.random.Generator
             if best is None or cost < best[0]:
                 best = (cost, q)
         assert best is not None
-        found.append(best[1])
+        found.append(_polished(opposition, matrix, position, best[1], rng))
     return found
 
 
@@ -103,8 +104,8 @@ def _residual(opposition: Opposition, q: np.ndarray, position: int) -> np.ndarra
     hints = PRIOR * (q - opposition.hand.home_rad)
     hard = [
         (reach.gap_m - AIM_GAP_M) / 0.3e-3,
-        max(0.0, PAD_COS + 0.05 - reach.pad_cos) / 0.05,
-        max(0.0, reach.facing_cos - facing + 0.05) / 0.05,
+        max(0.0, PAD_COS + 0.15 - reach.pad_cos) / 0.05,
+        max(0.0, reach.facing_cos - facing + 0.12) / 0.05,
         max(0.0, reach.overlap_m + 0.0) / 0.3e-3,
     ]
     return np.concatenate([hard, hints])
@@ -137,7 +138,30 @@ def _solve(
             damping *= 4.0
             if damping > 1e6:
                 break
-    return float(residual[:4] @ residual[:4]) + 0.01 * float(residual[4:] @ residual[4:]), q
+    return _cost(opposition, q, position), q
+
+
+def _cost(opposition: Opposition, q: np.ndarray, position: int) -> float:
+    residual = _residual(opposition, q, position)
+    return float(residual[:4] @ residual[:4]) + 0.01 * float(residual[4:] @ residual[4:])
+
+
+def _polished(
+    opposition: Opposition, matrix: np.ndarray, position: int, q: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    hand = opposition.hand
+    low, high = hand.lower_rad, hand.upper_rad
+    cost, width = _cost(opposition, q, position), 0.1
+    for _ in range(POLISH):
+        chosen = rng.random(matrix.shape[1]) < 0.4
+        step = width * rng.normal(size=matrix.shape[1]) * chosen
+        trial = _on_manifold(np.clip(q + matrix @ step, low, high), matrix, low, high)
+        other = _cost(opposition, trial, position)
+        if other < cost:
+            q, cost, width = trial, other, min(width * 1.5, 0.4)
+        else:
+            width = max(width * 0.97, 2e-3)
+    return q
 
 
 def _on_manifold(q: np.ndarray, matrix: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

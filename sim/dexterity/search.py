@@ -92,8 +92,8 @@ class TypeSearch:
 
     def draw(self, seconds: float, best: Found | None) -> Found | None:
         """Random postures and forces until one counts or the time is over."""
-        end, cheapest = time.monotonic() + seconds, np.inf
-        while time.monotonic() < end:
+        end, cheapest = time.process_time() + seconds, np.inf
+        while time.process_time() < end:
             fit = self._fitter.one(self._rng)
             cheapest = min(cheapest, fit.cost)
             if fit.cost > cheapest + COSTLY:
@@ -132,8 +132,8 @@ class TypeSearch:
 
         options = {"verbose": -9, "seed": int(self._rng.integers(1, 2**31)), "popsize": 12, "CMA_diagonal": True}
         strategy = cma.CMAEvolutionStrategy(np.zeros(2 * n + 6), 0.4, options)
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not strategy.stop():
+        end = time.process_time() + seconds
+        while time.process_time() < end and not strategy.stop():
             asked = strategy.ask()
             costs = []
             for x in asked:
@@ -148,7 +148,7 @@ class TypeSearch:
 
 
 def search(hand: str, numbers: list[int], seconds: float, rounds: int, seed: int, folder: Path) -> GraspFile:
-    """Look for what is not found yet, `seconds` per type and round; results are on disk after every type."""
+    """Look for what is not found yet, `seconds` of processor time per type and round; results are on disk after every type."""
     model, command = load(hand), f"python -m sim.dexterity.search --hand {hand} --seed {seed}"
     rule = PatternRule(model)
     file = GraspFile(hand=hand, robot_sha256=model.sha256, joint_names=model.joint_names, generator=command)
@@ -195,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--hand", default="hand22")
     parser.add_argument("--types", type=int, nargs="*", default=[kind.number for kind in TYPES])
-    parser.add_argument("--seconds", type=float, default=60.0, help="per type and round")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of processor time, per type and round")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=DATA)

@@ -161,8 +161,10 @@ class MuJoCoRobot(SimulatedRobot):
         rows = contact.efc_address
         if self.data.nefc == 0:
             return np.zeros(self._n_tips)
-        # Of a pyramid of four edges (condim 3) the normal force is their sum; -1 is a contact that carries nothing.
-        normal = self.data.efc_force[rows[:, None] + EDGES].sum(axis=1) * (rows >= 0)
+        # Of a pyramid of four edges (condim 3) the normal force is their sum, of an elliptic cone the first of its rows;
+        # -1 is a contact that carries nothing.
+        edges = EDGES if self.world.creeps else EDGES[:1]
+        normal = self.data.efc_force[rows[:, None] + edges].sum(axis=1) * (rows >= 0)
         tips = self._tip_of_geom[contact.geom]
         return np.bincount(tips.reshape(-1), np.repeat(normal, 2), minlength=self._n_tips + 1)[1:]
 
