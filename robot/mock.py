@@ -13,7 +13,7 @@ import numpy as np
 from robot.description import load
 from robot.description.model import RobotModel
 from robot.kinematics import TipKinematics
-from robot.link import TaskFeedback, host
+from robot.link import RobotSide, TaskFeedback, host
 from robot.reaching import ENV_ID, reach_contract
 from robot.state import Command, CommandError, RobotState, checked_target
 
@@ -165,6 +165,36 @@ class MockReach:
         )
 
 
+class MockIdle:
+    """A robot with nothing to do: no goal, no reward, no end. A `robot.link.RobotSide` for any robot."""
+
+    def __init__(self, model: RobotModel, control_hz: float, env_id: str) -> None:
+        self._backend, self.env_id = MockBackend(model, control_hz), env_id
+
+    @property
+    def model(self) -> RobotModel:
+        return self._backend.model
+
+    @property
+    def control_hz(self) -> float:
+        return self._backend.control_hz
+
+    def reset(self, rng_seed: int) -> tuple[RobotState, TaskFeedback]:
+        return self._backend.reset(None, np.random.default_rng(rng_seed)), TaskFeedback()
+
+    def step(self, command: Command) -> tuple[RobotState, TaskFeedback]:
+        return self._backend.step(command), TaskFeedback()
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+def mock_side(env_id: str, robot: str, control_hz: float) -> RobotSide:
+    """The mock of an environment: reaching where that is asked for, and nothing to do elsewhere."""
+    make = MockReach if env_id == ENV_ID else MockIdle
+    return make(load(robot), control_hz, env_id)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m robot.mock", description="Serve the mock task behind a link.")
     parser.add_argument("--env", default=ENV_ID)
@@ -174,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--parent", type=int, default=None)
     args = parser.parse_args(argv)
     host(
-        lambda: MockReach(load(args.robot), args.control_hz, args.env),
+        lambda: mock_side(args.env, args.robot, args.control_hz),
         args.socket,
         parent_pid=args.parent,
     )

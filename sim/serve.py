@@ -5,12 +5,12 @@ The process dies with its parent and, on SIGINT or SIGTERM, leaves no socket fil
 
 import argparse
 
-from robot.description import load
 from robot.errors import UnknownNameError
 from robot.link import RobotSide, host
-from robot.mock import MockReach
+from robot.mock import mock_side
 
 ENGINES = ("pybullet", "mujoco", "mock")
+MOCK_HZ = 25.0
 
 
 def robot_side(env_id: str, robot: str, engine: str, seed: int) -> RobotSide:
@@ -28,7 +28,7 @@ def robot_side(env_id: str, robot: str, engine: str, seed: int) -> RobotSide:
     if engine not in ENGINES:
         raise UnknownNameError("engine", engine, ENGINES)
     if engine == "mock":
-        return MockReach(load(robot), env_id=env_id)
+        return mock_side(env_id, robot, MOCK_HZ)
     from sim.env import robot_side as engine_side  # engines load only where one is wanted
 
     return engine_side(env_id, robot, engine, seed)

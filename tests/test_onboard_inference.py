@@ -258,9 +258,11 @@ def test_a_graph_without_c_is_said_so():
 
 
 def test_the_bench_measures_every_backend_in_a_process_of_its_own(shelf, capsys):
-    cli.bench(str(shelf / "hand_reach" / "v1"), rate_hz=200.0, seconds=0.1, repeats=1, json=shelf / "b.json")
-    results = json.loads((shelf / "b.json").read_text())["results"]
+    cli.bench(
+        str(shelf / "hand_reach" / "v1"), rate_hz=200.0, seconds=0.1, repeats=1, peers=True, json=shelf / "b.json"
+    )
+    results = json.loads((shelf / "b.json").read_text())["results"]["artifact"]
     printed = capsys.readouterr().out
-    for mode in ("default", *BACKENDS):
+    for mode in ("default", "tuned", *BACKENDS):
         assert 0.0 < results[mode]["p50_us"] <= results[mode]["p99_us"] and results[mode]["cpu_share"] > 0.0
         assert mode in printed

@@ -1,29 +1,50 @@
-"""What a decision costs at the control rate, per inference backend: each in a process of its own, interleaved, medians.
+"""What a control loop costs at the control rate: each way of running a network in a process of its own, interleaved, medians.
 
 Not in a hot loop: between two decisions of a robot caches go cold and the core idles, which costs several times the decision itself.
-"default" is `onnxruntime.InferenceSession(path)` as several robot stacks ship it, for comparison.
+
+| mode | what it measures |
+|---|---|
+| loop | the whole loop on generated C: robot behind a link, observation, filter, flight recorder, energy |
+| c, onnxruntime, numpy | wait for the deadline, and decide: the network alone |
+| tuned | the same by `session.run` with one thread and no spinning: what a careful stack does |
+| default | the same by `InferenceSession(path)`, as several robot stacks ship it |
+| torch | the same network by torch, where it is installed (`policies.peer_bench`) |
 """
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from robot import safety
+from robot.artifacts import OBSERVATION, STATE_IN
 from robot.description import load as load_robot
 from robot.errors import FlexorError, UnknownNameError
+from robot.onboard import simulator
 from robot.onboard.artifact import Artifact, load
+from robot.onboard.bench_nets import NETS, bench_net
 from robot.onboard.filter import make_filter
+from robot.onboard.flight import FlightRecorder
 from robot.onboard.inference import BACKENDS, make_inference
-from robot.onboard.realtime import MonotonicClock
-from robot.safety import Filter, Limits
+from robot.onboard.loop import ControlLoop, LoopConfig
+from robot.onboard.loop_report import LoopReport
+from robot.onboard.ort import session
+from robot.onboard.realtime import MonotonicClock, realtime
+from robot.onboard.start import strangeness
 
-MODES = ("default", *BACKENDS)
+OURS = ("loop", *BACKENDS)
+PEERS = ("tuned", "default")
+MODES = (*OURS, *PEERS)
+TORCH = "torch"  # lives in another package: it is started, never imported
 WARM_UP_CALLS = 100
-FILTER_JOINTS = 29
+START_S = 120.0  # a first start compiles
 
 
 class BenchError(FlexorError):
@@ -34,8 +55,11 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """Of one mode, one run.
 
     Attributes:
-        p50_us, p99_us, p999_us: Time of a decision [us].
+        p50_us, p99_us, p999_us, max_us: Time of a decision; of the whole loop from the state in hand to the command sent [us].
         cpu_share: CPU time of the process over wall time, the waiting included; 1 is a whole core.
+        missed, missed_by_robot: Deadlines without a command, and those of them because the robot answered late; loop only.
+        deadlines: How many there were.
+        refused: What the operating system did not allow.
     """
 
     mode: str
@@ -43,97 +67,180 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     p99_us: float
     p999_us: float
     cpu_share: float
+    max_us: float = 0.0
+    missed: int = 0
+    missed_by_robot: int = 0
+    deadlines: int = 0
+    refused: tuple[str, ...] = ()
 
 
-def _actor(artifact: Artifact, mode: str) -> Callable[[np.ndarray], object]:
-    if mode != "default":
+def subject(name: str, rate_hz: float) -> Artifact:
+    """What is measured: one of the networks of `bench_nets`, or an artifact by name."""
+    return bench_net(name, rate_hz) if name in NETS else load(name)
+
+
+def actor(artifact: Artifact, mode: str) -> Callable[[np.ndarray], object]:
+    """A decision in some mode, the recurrent state carried along."""
+    if mode in BACKENDS:
         return make_inference(artifact, mode).act
     import onnxruntime as ort
 
-    session = ort.InferenceSession(artifact.onnx)
-    others = {p.name: np.zeros(p.shape, np.float32) for p in artifact.file.inputs if p.name != "obs"}
-    return lambda observation: session.run(None, {"obs": observation[None], **others})
+    if mode == "tuned":
+        run = session(artifact.onnx)
+    else:
+        run = ort.InferenceSession(artifact.onnx)
+    outputs = [port.name for port in artifact.file.outputs]
+    state = {p.name: np.zeros(p.shape, np.float32) for p in artifact.file.inputs if p.name == STATE_IN}
+
+    def act(observation: np.ndarray) -> object:
+        found: Any = run.run(outputs, {OBSERVATION: observation[None], **state})
+        for name in state:
+            state[name] = found[2]
+        return found
+
+    return act
 
 
 def measure(artifact: Artifact, mode: str, *, rate_hz: float, seconds: float) -> Cost:
-    """Decide at a rate for a while, in this process.
+    """Run a mode at a rate for a while, in this process.
 
     Raises:
         UnknownNameError: No such mode.
     """
     if mode not in MODES:
         raise UnknownNameError("mode", mode, MODES)
-    act, clock = _actor(artifact, mode), MonotonicClock()
+    return _loop_cost(artifact, seconds) if mode == "loop" else _decision_cost(artifact, mode, rate_hz, seconds)
+
+
+def _decision_cost(artifact: Artifact, mode: str, rate_hz: float, seconds: float) -> Cost:
+    act, clock = actor(artifact, mode), MonotonicClock()
     observation = np.zeros(artifact.contract.observation_size, dtype=np.float32)
     for _ in range(WARM_UP_CALLS):
         act(observation)
     count, period_ns = max(1, round(rate_hz * seconds)), round(1e9 / rate_hz)
     took_ns = np.zeros(count, dtype=np.int64)
-    start_ns, start_cpu_s = clock.now_ns(), clock.cpu_s()
-    for k in range(count):
-        clock.sleep_until(start_ns + (k + 1) * period_ns)
-        before_ns = time.perf_counter_ns()
-        act(observation)
-        took_ns[k] = time.perf_counter_ns() - before_ns
-    share = (clock.cpu_s() - start_cpu_s) / ((clock.now_ns() - start_ns) * 1e-9)
+    with realtime(False):
+        start_ns, start_cpu_s = clock.now_ns(), clock.cpu_s()
+        for k in range(count):
+            clock.sleep_until(start_ns + (k + 1) * period_ns)
+            before_ns = time.perf_counter_ns()
+            act(observation)
+            took_ns[k] = time.perf_counter_ns() - before_ns
+        share = (clock.cpu_s() - start_cpu_s) / ((clock.now_ns() - start_ns) * 1e-9)
     p50, p99, p999 = (np.quantile(took_ns, [0.5, 0.99, 0.999]) * 1e-3).tolist()
-    return Cost(mode=mode, p50_us=p50, p99_us=p99, p999_us=p999, cpu_share=share)
+    return Cost(
+        mode=mode,
+        p50_us=p50,
+        p99_us=p99,
+        p999_us=p999,
+        cpu_share=share,
+        max_us=float(took_ns.max()) * 1e-3,
+        deadlines=count,
+    )
 
 
-def filter_cost(calls: int = 2000) -> dict[str, float]:
-    """Median time of the safety filter for 29 joints, with nothing to change and with every joint to change [us]."""
-    hand = load_robot("hand22")
-    limits = Limits.of(hand, 0.02)
-    wide = {
-        name: np.resize(value, FILTER_JOINTS) for name, value in vars(limits).items() if isinstance(value, np.ndarray)
-    }
-    limits = replace(limits, joint_names=tuple(f"joint_{i}" for i in range(FILTER_JOINTS)), **wide)
-    home, still = np.resize(hand.home_rad, FILTER_JOINTS), np.zeros(FILTER_JOINTS)
-    found = {}
-    for name, check in (("here", make_filter(limits)), ("numpy", Filter(limits))):
-        for case, target in (("unchanged", home + 1e-3), ("changed", home + 5.0)):
-            took_ns = np.zeros(calls, dtype=np.int64)
-            for k in range(calls):
-                before_ns = time.perf_counter_ns()
-                check(target, home, home, still)
-                took_ns[k] = time.perf_counter_ns() - before_ns
-            found[f"filter_{name}_{case}_p50_us"] = float(np.median(took_ns)) * 1e-3
-    return found
+def _loop_cost(artifact: Artifact, seconds: float) -> Cost:
+    report = whole_loop(artifact, seconds)
+    if report.fault is not None:
+        raise BenchError(f"the loop ended in {report.fault}: {report.fault_text}")
+    latency = report.latency
+    return Cost(
+        mode="loop",
+        p50_us=latency.p50_us or 0.0,
+        p99_us=latency.p99_us or 0.0,
+        p999_us=latency.p999_us or 0.0,
+        max_us=latency.max_us or 0.0,
+        cpu_share=report.cpu_share,
+        missed=report.missed,
+        missed_by_robot=report.missed_by_robot,
+        deadlines=report.deadlines,
+        refused=report.refused,
+    )
+
+
+def whole_loop(artifact: Artifact, seconds: float) -> LoopReport:
+    """The loop as `flexor run` runs it, on a mock in a process of its own, with a flight recorder and real-time priority."""
+    contract = artifact.contract
+    model = load_robot(contract.robot)
+    robot = simulator.spawn(contract.env_id, contract.robot, "mock", control_hz=contract.control_hz)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            interface = contract.bind(model)
+            flight = FlightRecorder(interface, Path(folder))
+            try:
+                return ControlLoop(
+                    robot,
+                    interface,
+                    make_inference(artifact, "c"),
+                    rng=np.random.default_rng(0),
+                    config=LoopConfig(seconds=seconds, realtime=True),
+                    strangeness=strangeness(artifact),
+                    limiter=make_filter(safety.Limits.of(model, contract.dt_s)),
+                    flight=flight,
+                ).run()
+            finally:
+                flight.close()
+    finally:
+        robot.close()
+
+
+def in_process(name: str, mode: str, rate_hz: float, seconds: float) -> Cost:
+    """One run in a process of its own.
+
+    Raises:
+        BenchError: The process ended without a figure; its last words are in the message.
+    """
+    module = "policies.peer_bench" if mode == TORCH else "robot.onboard.bench"
+    command = [sys.executable, "-m", module, name, mode, repr(rate_hz), repr(seconds)]
+    done = subprocess.run(command, capture_output=True, timeout=seconds + START_S, check=False)
+    if done.returncode != 0:
+        raise BenchError(f"measuring {mode} failed:\n{done.stderr[-1000:].decode(errors='replace')}")
+    return msgspec.json.decode(done.stdout, type=Cost)
+
+
+def peers(name: str) -> tuple[str, ...]:
+    """What else can run a network here."""
+    return (*PEERS, TORCH) if name in NETS and find_spec(TORCH) is not None else PEERS
 
 
 def compare(
-    artifact: str,
+    name: str,
     *,
     rate_hz: float,
     seconds: float,
     repeats: int,
-    modes: tuple[str, ...] = MODES,
+    modes: tuple[str, ...],
     progress: Callable[[str], None] = lambda line: None,
-) -> list[Cost]:
-    """Medians over interleaved runs, one process each.
+) -> dict[str, Cost]:
+    """Medians over interleaved runs, by mode.
 
     Raises:
-        BenchError: A process ended without a figure; its last words are in the message.
+        BenchError: See `in_process`.
     """
     costs: dict[str, list[Cost]] = {mode: [] for mode in modes}
     for k in range(repeats):
-        for mode in modes:
-            progress(f"round {k + 1} of {repeats}: {mode}")
-            command = [sys.executable, "-m", "robot.onboard.bench", artifact, mode, repr(rate_hz), repr(seconds)]
-            done = subprocess.run(command, capture_output=True, timeout=seconds + 120.0, check=False)
-            if done.returncode != 0:
-                raise BenchError(f"measuring {mode} failed:\n{done.stderr[-1000:].decode(errors='replace')}")
-            costs[mode].append(msgspec.json.decode(done.stdout, type=Cost))
-    names = ("p50_us", "p99_us", "p999_us", "cpu_share")
-    return [
-        Cost(mode=mode, **{name: float(np.median([getattr(c, name) for c in found])) for name in names})
+        for i, mode in enumerate(modes):
+            left_s = (len(modes) * (repeats - k) - i) * (seconds + 1.0)
+            progress(f"{name} at {rate_hz:g} Hz, round {k + 1} of {repeats}: {mode}; {left_s:.0f} s left")
+            costs[mode].append(in_process(name, mode, rate_hz, seconds))
+    figures = ("p50_us", "p99_us", "p999_us", "max_us", "cpu_share")
+    return {
+        mode: Cost(
+            mode=mode,
+            **{figure: float(np.median([getattr(c, figure) for c in found])) for figure in figures},
+            missed=sum(c.missed for c in found),
+            missed_by_robot=sum(c.missed_by_robot for c in found),
+            deadlines=sum(c.deadlines for c in found),
+            refused=found[-1].refused,
+        )
         for mode, found in costs.items()
-    ]
+    }
 
 
 def main() -> None:
-    artifact, mode, rate_hz, seconds = sys.argv[1:]
-    cost = measure(load(artifact), mode, rate_hz=float(rate_hz), seconds=float(seconds))
+    name, mode, rate_hz, seconds = sys.argv[1:]
+    rate = float(rate_hz)
+    cost = measure(subject(name, rate), mode, rate_hz=rate, seconds=float(seconds))
     sys.stdout.buffer.write(msgspec.json.encode(cost))
 
 

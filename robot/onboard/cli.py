@@ -149,41 +149,59 @@ def check(artifact: str, robot: str) -> None:
 
 
 def bench(
-    artifact: str, rate_hz: float = 50.0, seconds: float = 10.0, repeats: int = 3, json: Path | None = None
+    artifact: str | None = None,
+    rate_hz: float = 50.0,
+    seconds: float = 10.0,
+    repeats: int = 3,
+    peers: bool = False,
+    minutes: float = 0.0,
+    fuzz: int = 100_000,
+    json: Path | None = None,
 ) -> None:
-    """Measure what a decision costs at the control rate with each inference backend, and with onnxruntime's defaults.
+    """Measure what the control loop costs at the control rate, and hold it against its targets.
 
-    Each backend runs in a process of its own; runs are interleaved and medians reported.
+    Every way of running a network is measured in a process of its own, runs are interleaved, medians reported. Two networks of
+    fixed sizes stand for a policy: an MLP of 98-512-256-128-29 and a GRU of 128.
 
     Args:
-        artifact: Folder of an artifact, or the name of a shipped one.
+        artifact: Measure this one instead, at `rate_hz` only: a folder, or the name of a shipped one.
         rate_hz: Decisions per second.
         seconds: Length of each run.
-        repeats: Runs of each backend.
+        repeats: Runs of each mode.
+        peers: Measure what other stacks do beside it: session.run tuned, InferenceSession(path) with defaults, torch.
+        minutes: Length of the runs for the tails at 50 and 500 Hz; four runs. Without: as long as `seconds`.
+        fuzz: Random actions for the safety filter.
         json: Write the figures to this file, too.
 
     Example:
-        flexor bench onboard hand_reach --rate-hz 50
+        flexor bench onboard --peers --minutes 10 --fuzz 1000000 --json onboard.json
     """
-    import msgspec
-
-    from robot.onboard import tables
-    from robot.onboard.bench import compare, filter_cost
+    from robot.onboard import bench as benches
+    from robot.onboard import bench_report
 
     def progress(line: str) -> None:
         print(line, file=sys.stderr)
 
-    costs = compare(artifact, rate_hz=rate_hz, seconds=seconds, repeats=repeats, progress=progress)
-    print(tables.bench_table(costs, rate_hz))
-    filtering = filter_cost()
-    print("safety filter, 29 joints: " + ", ".join(f"{key[7:-7]} {value:.1f} us" for key, value in filtering.items()))
+    if artifact is not None:
+        modes = ("c", "onnxruntime", "numpy", *(benches.peers(artifact) if peers else ()))
+        costs = benches.compare(
+            artifact, rate_hz=rate_hz, seconds=seconds, repeats=repeats, modes=modes, progress=progress
+        )
+        results = bench_report.costs_figures({"artifact": costs}, rate_hz, repeats)
+        print(bench_report.costs_table({"artifact": costs}, rate_hz))
+    else:
+        measured = bench_report.measure_all(
+            rate_hz=rate_hz,
+            seconds=seconds,
+            repeats=repeats,
+            peers=peers,
+            tail_s=60.0 * minutes if minutes else seconds,
+            fuzz=fuzz,
+            progress=progress,
+        )
+        results = bench_report.figures(measured)
+        print(bench_report.text(measured))
     if json is not None:
         from robot.report import write_json
 
-        results = {
-            "rate_hz": rate_hz,
-            "repeats": repeats,
-            **filtering,
-            **{cost.mode: msgspec.to_builtins(cost) for cost in costs},
-        }
-        write_json(json, command="bench onboard", seed=None, results=results)
+        write_json(json, command="bench onboard", seed=0, results=results)

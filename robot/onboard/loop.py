@@ -165,6 +165,11 @@ class ControlLoop:
         except (TickError, CompilerError):
             return None
 
+    @property
+    def mode(self) -> Mode:
+        """What the controller is doing."""
+        return self._watch.mode
+
     def run(self) -> LoopReport:
         """Run until the time or the episodes are over, a stop was asked for, or a fault was answered. Once.
 

@@ -11,7 +11,6 @@ from robot.contract import Contract
 from robot.description.model import RobotModel
 from robot.onboard.admission import Admission
 from robot.onboard.artifact import Artifact
-from robot.onboard.bench import Cost
 from robot.onboard.foreign import Foreign
 from robot.onboard.inference import NumpyInference
 from robot.onboard.rehearsal import random_observations
@@ -250,12 +249,3 @@ def check_table(admission: Admission, model: RobotModel) -> str:
         ),
     ]
     return "\n".join(f"{name:<14}{text}" for name, text in rows)
-
-
-def bench_table(costs: list[Cost], rate_hz: float) -> str:
-    """Costs of a decision, cheapest first."""
-    rows = [
-        (c.mode, f"{c.p50_us:.0f}", f"{c.p99_us:.0f}", f"{c.p999_us:.0f}", f"{100.0 * c.cpu_share:.2f}")
-        for c in sorted(costs, key=lambda c: c.cpu_share)
-    ]
-    return table((f"at {rate_hz:g} Hz", "p50 [us]", "p99 [us]", "p99.9 [us]", "CPU [% of a core]"), rows)
