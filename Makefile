@@ -38,7 +38,7 @@ bench: $(STAMP) ## the figures this project quotes, measured on this machine
 
 bench-peers: ## the peers' environment, for `flexor bench sim --peers`
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --disable-pip-version-check -q gymnasium-robotics "mujoco<3.4"
+	.venv-peers/bin/pip install --disable-pip-version-check -q gymnasium-robotics "gymnasium[mujoco]" "mujoco<3.4"
 
 # What reading a dataset needs of lerobot, without its robots, simulators and video; torch as this project pins it.
 LEROBOT := lerobot==0.4.4

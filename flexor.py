@@ -52,6 +52,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "fleet job list": ("fleet.cli_jobs:list_", "jobs, who has them, and what they cost"),
     "fleet job cancel": ("fleet.cli_jobs:cancel", "call a job off"),
     "bench sim": ("sim.cli:bench", "simulated seconds per second, and what is around the engine"),
+    "bench hand": ("sim.cli:bench_hand", "force, speed, precision, load, heat and watts of a hand"),
     "bench onboard": ("robot.onboard.cli:bench", "latency and processor share of a decision at the control rate"),
 }
 

@@ -1,7 +1,7 @@
 """One run of a peer's environment: `python benchmarks/peers.py ID SECONDS`, in the environment of `make bench-peers`.
 
 Prints control steps and simulated seconds per wall second under random actions, resets included, as JSON. It imports nothing of
-this project: the peers need another MuJoCo (`mujoco<3.4`).
+this project: Gymnasium-Robotics needs another MuJoCo (`mujoco<3.4`).
 """
 
 import json

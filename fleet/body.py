@@ -8,8 +8,8 @@ counts as zero. The battery is a count of joules against a capacity the operator
 import numpy as np
 
 from fleet.messages import FallReport
+from robot.description.actuators import COPPER_PER_K
 from robot.description.model import RobotModel
-from robot.energy import COPPER_PER_K
 from robot.link import TaskFeedback
 from robot.onboard.robots import Robot
 from robot.state import Command, RobotState

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from robot.description.actuators import COPPER_PER_K
 from robot.description.model import RobotModel
 
 FP32_ADD_J, FP32_MUL_J = 0.9e-12, 3.7e-12  # Horowitz 2014, 45 nm, 0.9 V
 READ_64_BIT_J = ((8 * 1024, 10e-12), (32 * 1024, 20e-12), (1024 * 1024, 100e-12))  # caches, the same table
 DRAM_64_BIT_J = 1300e-12  # the lower end of 1.3-2.6 nJ
 UPPER_CORE_W = 15.0  # assumed: a desktop core at full clock with its share of the package; an Orin Nano's is nearer 2.5
-COPPER_PER_K = 0.00393  # temperature coefficient of copper's resistance at 25 deg C
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,32 @@ def bench(seconds: float = 5.0, repeats: int = 5, peers: bool = False, json: Pat
         write_json(json, command="bench sim", seed=0, results=figures)
 
 
+def bench_hand(hand: str = "hand22", engine: str = "pybullet", seed: int = 0, json: Path | None = None) -> None:
+    """Measure what a hand can do: fingertip force, speed, repeatability, load in a hook, heat, watts.
+
+    All of it in simulation, through the tendon transmission with its friction, slack, current limits and heat.
+
+    Args:
+        hand: hand22, hand25 or hand11.
+        engine: pybullet or mujoco.
+        seed: Of the postures from which a posture is approached.
+        json: Write the figures to this file.
+
+    Example:
+        flexor bench hand --hand hand22 --json hand.json
+    """
+    from robot.report import write_json
+    from sim.hand_bench import measure, table
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    figures = measure(hand, engine, seed=seed, say=say)
+    print(table(figures))
+    if json is not None:
+        write_json(json, command="bench hand", seed=seed, results=figures)
+
+
 def envs() -> None:
     """List the environments: what they are for, their sizes and rates, and the policies that ship for them.
 

@@ -11,10 +11,10 @@ from math import exp
 import numpy as np
 from numba import njit
 
+from robot.description.actuators import COPPER_PER_K
 from robot.errors import FlexorError
 from robot.transmission.parameters import (
     AMBIENT_C,
-    COPPER_PER_K,
     CREEP_RAD_S,
     ENERGY_TERMS,
     Parameters,
@@ -77,12 +77,12 @@ def _substep(x, ix):  # pragma: no cover - compiled
             grip_f = exp(cable[f, 5] * wrap_f)
             grip_e = grip_f if cable[e, 5] * wrap_e == cable[f, 5] * wrap_f else exp(cable[e, 5] * wrap_e)
             w = cable[f, 4] + cable[f, 0] * theta
-            if w > given_f:
+            if w + h * cable[f, 0] * omega0 > given_f:
                 give = cable[f, 3] + h * cable[f, 9]
                 load += cable[f, 0] * (cable[f, 1] * max(w - cs[0, f], 0.0) - give * paid_f)
                 yielding += cable[f, 0] * cable[f, 0] * give
             w = cable[e, 4] + cable[e, 0] * theta
-            if w > given_e:
+            if w + h * cable[e, 0] * omega0 > given_e:
                 give = cable[e, 3] + h * cable[e, 9]
                 load += cable[e, 0] * (cable[e, 1] * max(w - cs[0, e], 0.0) - give * paid_e)
                 yielding += cable[e, 0] * cable[e, 0] * give

@@ -11,12 +11,13 @@ from robot_samples import finger2, lever
 
 import sim.engines
 from robot.description import load
+from robot.description.actuators import COPPER_PER_K
 from robot.description.model import Motor
 from robot.description.motors import LARGE, SMALL
 from robot.kinematics import TipKinematics
 from robot.state import Command
 from robot.transmission import Parameters, TransmissionState, step
-from robot.transmission.parameters import AMBIENT_C, COPPER_PER_K, ENERGY_TERMS
+from robot.transmission.parameters import AMBIENT_C, ENERGY_TERMS
 from sim.engines.robot import DivergedError
 from sim.transmission_kernel import LayoutError, TransmissionKernel
 from sim.world import Variation
@@ -125,7 +126,7 @@ def turning_back(friction: float) -> float:
     q = hold_against(p, 0.5, spool)
     top = q[24]
     moved = np.flatnonzero(q[24:] < top - 1e-3)[0]
-    return 0.010 * (0.6 - spool[24 + moved])
+    return 0.010 * float(0.6 - spool[24 + moved])
 
 
 def test_reversal_shows_a_dead_band_as_wide_as_the_tension_must_fall():
@@ -170,6 +171,27 @@ def test_electrical_energy_is_heat_friction_work_and_storage_and_better_so_with_
     assert middle < 0.10
     assert fine < 0.01
     assert fine < middle < coarse
+
+
+@pytest.mark.parametrize("engine", sim.engines.ENGINES)
+def test_a_fist_once_a_second_takes_what_it_loses_at_the_very_substep_of_the_engines(engine):
+    """Cables stretch by 0.1 mm and run 0.2 mm in a substep: spool and joint must be looked at at one and the same time."""
+    flexing = [i for i, name in enumerate(HAND.joint_names) if name.endswith(("_mcp", "_pip", "_dip"))]
+    robot = sim.engines.make(engine, HAND)
+    try:
+        robot.reset(None, np.random.default_rng(0))
+        target = np.array(HAND.home_rad)
+        for k in range(76):
+            if k == 26:
+                before = robot.kernel.state.energy_j
+            target[flexing] = (0.4 - 0.4 * np.cos(2.0 * np.pi * k / 25.0)) * HAND.upper_rad[flexing]
+            robot.step(Command(target_rad=target))
+        spent = dict(zip(ENERGY_TERMS, robot.kernel.state.energy_j - before))
+    finally:
+        robot.close()
+    placed = sum(value for name, value in spent.items() if name != "electrical")
+    assert spent["electrical"] > 2.0  # joules in two seconds
+    assert placed == pytest.approx(spent["electrical"], rel=0.03)
 
 
 def test_a_spool_that_is_taken_along_by_its_joint_feels_no_drag_from_the_substep():

@@ -51,7 +51,7 @@ def test_kernel_and_reference_agree_over_a_violent_trajectory(name):
         qd = qd + SUBSTEP_S * torque / inertia
         q = q + SUBSTEP_S * qd
     assert compared == 200 * len(fields(TransmissionState))
-    assert most_current > 0.8  # the motors were driven hard
+    assert most_current > 0.7  # the motors were driven hard
     assert (state.tension_joint_n >= 0.0).all()
 
 

@@ -1,9 +1,11 @@
 """What moves a robot: motors by their data sheets, tendons in pull-pull pairs, gear drives. SI units, radians; frozen and checked."""
 
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, sqrt
 
 from robot.description.parts import require
+
+COPPER_PER_K = 0.00393  # temperature coefficient of copper's resistance at 25 deg C
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,16 @@ class Motor:
     def spool_inertia_kg_m2(self) -> float:
         """Rotor inertia as felt at the spool, N^2 J [kg m^2]."""
         return self.gear_ratio**2 * self.rotor_inertia_kg_m2
+
+    @property
+    def continuous_current_a(self) -> float:
+        """Current at which the winding settles where the drive begins to cut, in air of 25 deg C, and at most the peak [A].
+
+        i^2 R (1 + a (T - 25)) (R_wc + R_ca) = T - 25 at T = `derate_from_c`.
+        """
+        rise_k = self.derate_from_c - 25.0
+        ohm = self.resistance_ohm * (1.0 + COPPER_PER_K * rise_k)
+        return min(self.peak_current_a, sqrt(rise_k / (ohm * (self.winding_k_w + self.case_k_w))))
 
     @property
     def peak_torque_nm(self) -> float:
@@ -144,9 +156,10 @@ class Tendon:
         """Tension of the extensor at rest, where both cables turn the spool alike [N]."""
         return self.pretension_n * self.spool_flexor_m / self.spool_extensor_m
 
-    def ratio(self, joint: str) -> float:
-        """Spool angle per angle of a joint that the pair passes, at the zero posture."""
-        return next(arm for arm in self.arms if arm.joint == joint).flexor_m / self.spool_flexor_m
+    def ratio(self, joint: str, angle_rad: float = 0.0) -> float:
+        """Spool angle per angle of a joint that the pair passes, where that joint stands."""
+        arm = next(arm for arm in self.arms if arm.joint == joint)
+        return (arm.flexor_m + arm.flexor_slope_m * angle_rad) / self.spool_flexor_m
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,11 +146,16 @@ class RobotModel:
         return self.reflected_inertia_kg_m2(self.reflected_share)
 
     def reflected_inertia_kg_m2(self, share: float) -> np.ndarray:
-        """Rotor inertia as the joints feel it, of a tendon's motor only a share, of a gear drive all, shape (n_joints,) [kg m^2]."""
+        """Rotor inertia as the joints feel it, of a tendon's motor only a share, of a gear drive all, shape (n_joints,) [kg m^2].
+
+        Where a moment arm changes with posture, its longest counts: there the cable is stiffest and the joint needs it most.
+        """
         inertia = np.zeros(len(self.joints))
         for tendon in self.tendons:
-            for joint in tendon.driven:
-                inertia[self.index(joint)] += share * tendon.motor.spool_inertia_kg_m2 * tendon.ratio(joint) ** 2
+            for name in tendon.driven:
+                joint = self.joints[self.index(name)]
+                ratio = max(abs(tendon.ratio(name, angle)) for angle in (joint.lower_rad, joint.upper_rad))
+                inertia[self.index(name)] += share * tendon.motor.spool_inertia_kg_m2 * ratio**2
         for drive in self.drives:
             inertia[self.index(drive.joint)] += drive.motor.spool_inertia_kg_m2
         inertia.setflags(write=False)

@@ -13,7 +13,6 @@ import numpy as np
 from robot.description.model import RobotModel
 
 AMBIENT_C = 25.0
-COPPER_PER_K = 0.00393  # temperature coefficient of copper's resistance at 25 deg C
 # A motor that gives way more slowly than this still counts as holding: its gear does not help it. Without it, a hold's current
 # would hang on the sign of a speed that has decayed to rounding.
 CREEP_RAD_S = 0.05

@@ -17,7 +17,8 @@ A gear drive is the same motor with its joint for a spool, no cable, the joint's
 
 import numpy as np
 
-from robot.transmission.parameters import AMBIENT_C, COPPER_PER_K, CREEP_RAD_S, Parameters, TransmissionState
+from robot.description.actuators import COPPER_PER_K
+from robot.transmission.parameters import AMBIENT_C, CREEP_RAD_S, Parameters, TransmissionState
 
 
 def step(
@@ -45,7 +46,8 @@ def step(
 
     # load on the spools, linear in their speed
     wound = p.slack_offset + sign * rho * np.repeat(state.spool_rad[:n], 2)
-    taut = wound > given
+    # The joints' engine has moved on to where the spools are only now going: what counts is whether the cable will be taut then.
+    taut = wound + h * sign * rho * np.repeat(state.spool_rad_s[:n], 2) > given
     tension = np.where(taut, k1 * np.maximum(wound - state.contact_m, 0.0), 0.0)
     give = np.where(
         taut, c + h * k1 * k2 / (k1 + k2), 0.0
