@@ -53,6 +53,11 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "fleet job cancel": ("fleet.cli_jobs:cancel", "call a job off"),
     "bench sim": ("sim.cli:bench", "simulated seconds per second, and what is around the engine"),
     "bench hand": ("sim.cli:bench_hand", "force, speed, precision, load, heat and watts of a hand"),
+    "bench train": ("policies.cli:bench_train", "wall-clock time to a policy that works, and the peers beside it"),
+    "bench fleet-learning": (
+        "policies.cli:bench_fleet_learning",
+        "what each robot must live through when several share",
+    ),
     "bench onboard": ("robot.onboard.cli:bench", "latency and processor share of a decision at the control rate"),
 }
 
@@ -72,6 +77,7 @@ EXTRA_OF_MODULE = {
     **dict.fromkeys(("zmq", "tuf", "securesystemslib", "cryptography", "pyarrow", "prometheus_client"), "fleet"),
     **dict.fromkeys(("starlette", "uvicorn"), "fleet"),
     **dict.fromkeys(("dynamixel_sdk", "serial"), "hardware"),
+    "ray": "scale",
     "stable_baselines3": "dev",
 }
 

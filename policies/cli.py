@@ -26,6 +26,7 @@ def train(
     workers: int = 2,
     learner: str | None = None,
     memory: int | None = None,
+    ray: str | None = None,
     resume: bool = False,
     tensorboard: bool = True,
     from_packs: Path | None = None,
@@ -46,6 +47,7 @@ def train(
         workers: Processes they are spread over.
         learner: ppo, or sac: off-policy, which can learn from packs, too; as the task's settings say when left out.
         memory: Width of a recurrent cell in the policy, 0 for none (ppo).
+        ray: Simulate on the Ray cluster at this address ("auto", HOST:PORT, or "local"); --workers counts its actors.
         resume: Go on with the run in `out`, with its own settings.
         tensorboard: Write event files into the run's folder, beside progress.csv.
         from_packs: Learn from the packs below this folder, too (sac); with `init` from nothing else.
@@ -89,7 +91,9 @@ def train(
                 "only --learner sac draws from packs of any policy; PPO needs --init RUN, the policy that acted"
             )
         packs = packs_below(from_packs, find_contract(env, hand)) if from_packs is not None else []
-        trainer = Trainer(run, config, resume_from=saved, tensorboard=tensorboard, packs=packs)
+        trainer = Trainer(
+            run, config, resume_from=saved, make_sampler=sampler_on(ray), tensorboard=tensorboard, packs=packs
+        )
         try:
             results = trainer.train(
                 seconds=None if minutes is None else 60.0 * minutes,
@@ -104,6 +108,17 @@ def train(
     )
     if json is not None:
         write_json(json, command="train", seed=seed, results=results)
+
+
+def sampler_on(ray: str | None):
+    """Where simulation workers live: in processes of this machine, or on a Ray cluster."""
+    if ray is None:
+        from policies.sampler import LocalSampler
+
+        return LocalSampler
+    from policies.ray_sampler import RaySampler
+
+    return lambda where: RaySampler(where, ray)
 
 
 def packs_below(folder: Path, contract) -> list:
@@ -201,6 +216,112 @@ def _release(folder: Path, saved, *, episodes: int, workers: int, json: Path | N
             f"{folder} stays a draft:{reasons}\n  do: train longer or with wider randomisation; the card says so, too"
         )
     print(f"{folder}: released")
+
+
+def bench_train(
+    peers: bool = False,
+    tasks: tuple[str, ...] = (),
+    contenders: tuple[str, ...] = (),
+    seeds: int = 3,
+    minutes: float = 10.0,
+    engine: str = "mujoco",
+    marks: int = 15,
+    episodes: int = 20,
+    workers: int = 2,
+    out: Path = Path("runs/bench-train"),
+    json: Path | None = None,
+) -> None:
+    """Measure how long learning takes: wall-clock time to 95 % success, beside what a user would pick instead.
+
+    While the clock runs, copies of the policy are put aside; afterwards each is measured without noise on the same seeds. All contenders
+    get the same environment, engine, processes and budget. Runs already in --out are not made again, so an interrupted benchmark goes on.
+
+    Args:
+        peers: Run Stable-Baselines3 PPO and SAC, too: defaults, rl-zoo's settings, and PPO with ours.
+        tasks: Environment ids; HandReach, BodyStand and BodyWalk when left out.
+        contenders: Names instead of the usual ones; a wrong one lists them.
+        seeds: Runs of each contender and task.
+        minutes: Budget of a run.
+        engine: pybullet or mujoco.
+        marks: How often the policy is put aside.
+        episodes: Measured per mark.
+        workers: Simulation processes.
+        out: Folder of the runs; the curves are drawn into it, too.
+        json: Write the figures to this file.
+
+    Example:
+        flexor bench train --peers --minutes 10 --json train.json
+    """
+    from policies.bench_train import CONTENDERS, TASKS, figures, run_all, specs, text
+    from policies.curves import write_svg
+    from robot.report import write_json
+
+    usual = ("ours", *(name for name, who in CONTENDERS.items() if who.peer)) if peers else ("ours", "ours_in_turn")
+    wanted = specs(
+        out,
+        tasks=tasks or TASKS,
+        contenders=contenders or usual,
+        seeds=seeds,
+        minutes=minutes,
+        engine=engine,
+        marks=marks,
+        episodes=episodes,
+        workers=workers,
+    )
+    results = run_all(wanted, lambda line: print(line, file=sys.stderr, flush=True))
+    found = figures(results)
+    write_svg(out / "curves.svg", results, {name: who.what for name, who in CONTENDERS.items()})
+    print(text(found))
+    print(f"curves: {out / 'curves.svg'}")
+    if json is not None:
+        write_json(json, command="bench train", seed=0, results=found)
+
+
+def bench_fleet_learning(
+    robots: tuple[int, ...] = (1, 2, 4, 8),
+    seeds: int = 3,
+    rounds: int = 120,
+    engine: str = "mujoco",
+    workers: int = 2,
+    out: Path = Path("runs/bench-fleet-learning"),
+    json: Path | None = None,
+) -> None:
+    """Measure what sharing brings: robot-hours each needs until the shared policy succeeds, for fleets of several sizes.
+
+    Every robot has a body of its own. What they live through goes through experience packs; the policy is measured without noise on their
+    own bodies and on bodies nobody trained on. Experiments already in --out are not made again.
+
+    Args:
+        robots: Sizes of the fleets.
+        seeds: Experiments of each size.
+        rounds: At most so many rounds of 1024 steps, shared by the robots.
+        engine: pybullet or mujoco.
+        workers: Simulation processes.
+        out: Folder of the experiments.
+        json: Write the figures to this file.
+
+    Example:
+        flexor bench fleet-learning --json together.json
+    """
+    import torch
+
+    from policies.fleet_bench import figures, run_all, text
+    from robot.report import write_json
+
+    torch.set_num_threads(1)
+    runs = run_all(
+        out,
+        robots,
+        seeds=seeds,
+        engine=engine,
+        rounds=rounds,
+        workers=workers,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    found = figures(runs)
+    print(text(found))
+    if json is not None:
+        write_json(json, command="bench fleet-learning", seed=0, results=found)
 
 
 def artifact_name(env_id: str) -> str:

@@ -6,7 +6,7 @@ Local processes and Ray actors run this same class (`policies.sampler`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -17,6 +17,8 @@ from policies.networks import Actor
 from robot.contract import Contract
 from sim.tasks import Task
 from sim.tasks.task import Credit
+
+Mode = Literal["explore", "even", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,13 +178,14 @@ class Rollout:
             self._privileged[i] = info["privileged"]
 
     @torch.no_grad()
-    def collect(self, weights: Arrays, steps: int, uniform: bool = False) -> Arrays:
+    def collect(self, weights: Arrays, steps: int, mode: Mode = "explore") -> Arrays:
         """Some steps of every environment under the given weights; the arrays of a `Trajectory`.
 
         Args:
             weights: The actor's state dict.
             steps: Control steps per environment.
-            uniform: Draw actions evenly from -1..1 instead, as off-policy learners begin.
+            mode: "explore": with the policy's noise; "even": actions drawn evenly from -1..1, as off-policy learners begin; "mean":
+                without noise, as an exported file acts.
         """
         self._actor.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
         n, actor = len(self._envs), self._actor
@@ -208,7 +211,9 @@ class Rollout:
             )
             noise = torch.randn((n, actor.action_size), generator=self._generator)
             action, mean, memory = actor.explore(torch.from_numpy(self._observation), self._memory, noise)
-            if uniform:
+            if mode == "mean":
+                action = mean
+            elif mode == "even":
                 action = torch.erf(noise / 2.0**0.5)  # twice the normal distribution's own function, less one: even
             out["action"][t], out["mean"][t] = action.numpy(), mean.numpy()
             self._memory, self._fresh[:] = memory, False

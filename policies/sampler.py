@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from policies.arrays import Arrays, decode, encode
-from policies.rollout import Rollout, Trajectory
+from policies.rollout import Mode, Rollout, Trajectory
 from sim.workers import PATIENCE_S, WorkerError, one_thread
 
 RESTARTS = 3  # of one worker in one run: a machine that kills more often than that has another problem
@@ -74,12 +74,12 @@ class Sampler(ABC):
             WorkerError: A worker failed.
         """
         self._seed = seed
-        order = msgspec.msgpack.encode(("reset", seed, b"", 0, False))
+        order = msgspec.msgpack.encode(("reset", seed, b"", 0, "explore"))
         self._send_all(order)
         for i in range(len(self._places)):
             self._answer(i, order)
 
-    def ask(self, weights: Arrays, steps: int, *, uniform: bool = False) -> None:
+    def ask(self, weights: Arrays, steps: int, *, mode: Mode = "explore") -> None:
         """Have every worker collect `steps` per environment under these weights.
 
         Raises:
@@ -87,7 +87,7 @@ class Sampler(ABC):
         """
         if self._asked is not None:
             raise WorkerError("take() what was asked before asking again")
-        self._asked = msgspec.msgpack.encode(("collect", 0, encode(weights), steps, uniform))
+        self._asked = msgspec.msgpack.encode(("collect", 0, encode(weights), steps, mode))
         self._send_all(self._asked)
 
     def take(self) -> Trajectory:
@@ -124,7 +124,7 @@ class Sampler(ABC):
             raise WorkerError(f"simulation workers died {self.restarts} times; the last one {lost}") from lost
         self._start(i)
         # Other seeds than the lost worker had: whatever killed it may have followed from them.
-        again = msgspec.msgpack.encode(("reset", self._seed + 1_000_003 * self.restarts, b"", 0, False))
+        again = msgspec.msgpack.encode(("reset", self._seed + 1_000_003 * self.restarts, b"", 0, "explore"))
         try:
             self._send(i, again)
             self._receive(i)
@@ -151,11 +151,11 @@ class Sampler(ABC):
 
 def obey(rollout: Rollout, order: bytes) -> bytes:
     """Do what an order says; the answer."""
-    kind, seed, weights, steps, uniform = msgspec.msgpack.decode(order, type=tuple[str, int, bytes, int, bool])
+    kind, seed, weights, steps, mode = msgspec.msgpack.decode(order, type=tuple[str, int, bytes, int, Mode])
     if kind == "reset":
         rollout.reset(seed)
         return b""
-    return encode(rollout.collect(decode(weights), steps, uniform))
+    return encode(rollout.collect(decode(weights), steps, mode))
 
 
 class LocalSampler(Sampler):

@@ -118,11 +118,12 @@ class Trainer:
         steps: int | None,
         report: Callable[[Progress], None],
         clock: Callable[[], float],
+        every_s: float = REPORT_S,
     ) -> dict[str, Any]:
         """Train until `seconds` of this call or `steps` of the run are used up, or Ctrl-C.
 
         Args:
-            report: Takes a line about every `REPORT_S`.
+            report: Takes a line about every `every_s`, at most one per iteration.
             clock: Seconds, for limits, rates and reports.
 
         Returns:
@@ -151,7 +152,7 @@ class Trainer:
 
                 losses: dict[str, float] = {}
                 while not over():
-                    losses = self._chapter_of(over, tally, say)
+                    losses = self._chapter_of(over, tally, say, every_s)
                     self._save(self._seconds + tally.used_s)
                 if losses and (last is None or last.steps != self._steps):
                     say(losses)
@@ -168,7 +169,7 @@ class Trainer:
         }
 
     def _chapter_of(
-        self, over: Callable[[], bool], tally: Tally, say: Callable[[dict[str, float]], None]
+        self, over: Callable[[], bool], tally: Tally, say: Callable[[dict[str, float]], None], every_s: float
     ) -> dict[str, float]:
         """One chapter; the learner's figures of its last iteration."""
         iterations = self.chapter_iterations
@@ -184,7 +185,7 @@ class Trainer:
             losses = self._learn(path)
             self._steps += path.steps
             tally.add(path)
-            if tally.due(REPORT_S):
+            if tally.due(every_s):
                 say(losses)
             if over():
                 break
@@ -195,7 +196,8 @@ class Trainer:
 
     def _ask(self) -> None:
         weights = {name: value.numpy() for name, value in self.method.actor.state_dict().items()}
-        self.sampler.ask(weights, self.method.horizon, uniform=self.method.explores_evenly(self._steps))
+        mode = "even" if self.method.explores_evenly(self._steps) else "explore"
+        self.sampler.ask(weights, self.method.horizon, mode=mode)
 
     def _learn(self, path: Trajectory) -> dict[str, float]:
         try:

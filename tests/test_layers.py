@@ -50,6 +50,7 @@ MAY_IMPORT = {  # most specific package first; the standard library and numpy ar
         "msgspec",
         "gymnasium",
         *LEARNING,
+        "ray",
         "PIL",
         "av",
     },  # the two: pictures of a policy
