@@ -17,7 +17,8 @@ from robot.transmission import Parameters
 
 NEWTON_STEPS = 6
 RESET_SPEED = 0.2  # share of each joint's largest speed on the way to a start posture
-ARRIVED_RAD = 0.05
+ARRIVED_RAD = 0.08  # a zero found at a stop may be 0.02 rad of spool off, three times that at a joint
+AT_REST_RAD_S = 0.02
 MAX_RESET_S = 20.0
 
 
@@ -106,14 +107,16 @@ class HardwareBackend:
         at = self._read()
         self._target = self._clip(at.q_rad)
         step = RESET_SPEED / self._control_hz * np.array([joint.max_speed_rad_s for joint in self._model.joints])
+        near = np.zeros(len(goal), dtype=bool)
         for _ in range(round(MAX_RESET_S * self._control_hz)):
             self._target = self._target + np.clip(goal - self._target, -step, step)
             self._write()
             at = self._read()
-            if (self._target == goal).all() and (np.abs(at.q_rad - goal) < ARRIVED_RAD).all():
+            near = (np.abs(at.q_rad - goal) < ARRIVED_RAD) & (np.abs(at.qd_rad_s) < AT_REST_RAD_S)
+            if (self._target == goal).all() and near.all():
                 break
         else:
-            far = np.flatnonzero(~(np.abs(at.q_rad - goal) < ARRIVED_RAD))
+            far = np.flatnonzero(~near)
             names = ", ".join(self._model.joint_names[i] for i in far)
             raise MotorBusError(
                 f"joints {names} did not reach the start posture in {MAX_RESET_S:g} s {self.complaint}".rstrip()

@@ -138,3 +138,20 @@ class SimulatedBus:
     def tighten(self, motor: int, share: float = 0.5) -> None:
         """Somebody takes a share of the slack out of its cables."""
         self._slack[self._ids.index(motor)] *= 1.0 - share
+
+
+def hanging_hand(
+    ids: tuple[int, ...], ends_rad: np.ndarray, *, slack_rad: float = 0.6, slack_motors: int = 2
+) -> SimulatedBus:
+    """A hand as it comes from assembly: motors mounted at any angle, stops where the tendons end, some cables hanging.
+
+    Args:
+        ids: Of the motors.
+        ends_rad: Spool angles at both ends of each motor's joint, shape (n_motors, 2) [rad].
+        slack_rad: How far a motor with hanging cables goes too far [rad].
+        slack_motors: How many of them, the first ones.
+    """
+    n = len(ids)
+    offsets = np.linspace(-3.0, 3.0, n)
+    slack = np.where(np.arange(n) < slack_motors, slack_rad, 0.0)
+    return SimulatedBus(ids, offsets.copy(), ends_rad + offsets[:, None], slack)
