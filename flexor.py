@@ -27,7 +27,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("robot.onboard.cli:diff", "what differs between two artifacts"),
     "check": ("robot.onboard.cli:check", "may this artifact drive this robot, and if not, why not"),
     "run": ("robot.onboard.cli:run", "drive a robot with an artifact: the onboard loop"),
-    "calibrate": ("robot.motorbus.cli:calibrate", "find a tendon hand's stops and tension its cables, on its motor bus"),
+    "calibrate": (
+        "robot.motorbus.cli:calibrate",
+        "find a tendon hand's stops and tension its cables, on its motor bus",
+    ),
     "fleet keys": ("fleet.cli:keys", "make keys for a hub, its operator and its robots"),
     "fleet token": ("fleet.cli:token", "print a token with which one robot gets its key in"),
     "fleet enrol": ("fleet.cli:enrol", "on a new robot: make its key and have the hub let it in"),

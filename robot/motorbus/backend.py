@@ -17,7 +17,7 @@ from robot.transmission import Parameters
 
 NEWTON_STEPS = 6
 RESET_SPEED = 0.2  # share of each joint's largest speed on the way to a start posture
-ARRIVED_RAD = 0.08  # a zero found at a stop may be 0.02 rad of spool off, three times that at a joint
+ARRIVED_RAD = 0.1  # a zero found at a stop may be 0.02 rad of spool off, four times that at a thumb joint
 AT_REST_RAD_S = 0.02
 MAX_RESET_S = 20.0
 
