@@ -71,7 +71,7 @@ class Place:
                 return process
         raise AssertionError(said)
 
-    def robot(self, name: str, artifact: str = "hand_reach", **options: object) -> subprocess.Popen[str]:
+    def robot(self, name: str, artifact: object, **options: object) -> subprocess.Popen[str]:
         """A whole robot process, on the mock unless told otherwise."""
         words = ["fleet", "robot", "--hub", self.address, "--keys", self.keys, "--name", name]
         words += ["--dir", self.path / name, "--artifact", artifact, "--rate", "fast"]

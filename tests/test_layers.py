@@ -55,6 +55,7 @@ MAY_IMPORT = {  # most specific package first; the standard library and numpy ar
         "av",
     },  # the two: pictures of a policy
     "fleet.demo": {"fleet", "robot", "PIL"},  # starts the others as processes, so it needs none of them
+    "fleet.ray_source": {"fleet", "robot", "ray"},  # read by Ray's workers, never by a hub
     "fleet": {"fleet", "robot", *WIRE},
     "flexor": {"robot", "tyro"},
 }
