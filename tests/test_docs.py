@@ -34,7 +34,7 @@ def unknown_commands(script: str) -> list[str]:
     for line in filter(None, (line.partition("#")[0].strip() for line in script.splitlines())):
         program, *words = line.split()
         known = (program == "make" and set(words) <= set(targets)) or (
-            program == "flexor" and (words[0] in SUBCOMMANDS or " ".join(words[:2]) in SUBCOMMANDS)
+            program == "flexor" and any(" ".join(words[:n]) in SUBCOMMANDS for n in (1, 2, 3))
         )
         if not known:
             unknown.append(line)
