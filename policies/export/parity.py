@@ -86,9 +86,11 @@ def check_parity(data: bytes, actor: Actor, contract: Contract, inputs: dict[str
     policy = PolicyFile.from_bytes(data)
     worst = {ACTIONS: 0.0, JOINT_TARGETS: 0.0}
     for source, rows in inputs.items():
-        with torch.no_grad():
-            actions = actor.mean(torch.tensor(rows)).numpy()
-        seen = [policy.run(row) for row in rows]
+        actions = _network_actions(actor, rows)
+        seen, memory = [], policy.initial_memory
+        for row in rows:  # a memory is carried from row to row, as on a robot
+            action, target, memory = policy.step(row, memory)
+            seen.append((action, target))
         size = np.maximum(
             1.0, np.abs(actions)
         )  # beyond -1..1 an action is clipped, so only its relative error is bounded
@@ -112,3 +114,13 @@ def check_parity(data: bytes, actor: Actor, contract: Contract, inputs: dict[str
                     tolerance=tolerance,
                 )
     return Parity(sum(map(len, inputs.values())), worst[ACTIONS], worst[JOINT_TARGETS])
+
+
+@torch.no_grad()
+def _network_actions(actor: Actor, rows: np.ndarray) -> np.ndarray:
+    """The network's own answers, one after another where it remembers, shape (k, n_act)."""
+    observations = torch.tensor(rows)
+    if not actor.memory_size:
+        return actor.mean(observations).numpy()
+    fresh = torch.zeros(len(rows), 1, dtype=torch.bool)
+    return actor.unroll(observations[:, None], actor.initial_memory(1), fresh)[:, 0].numpy()
