@@ -20,6 +20,7 @@ from fleet.answers import MAX_BODY_BYTES, pack_answer, read_answer
 from fleet.errors import AdminError, HubAwayError, KeyFileError, LooseSecretError
 from fleet.messages import Answer
 from fleet.metrics import Histogram, families
+from fleet.top import screen
 from fleet.web.app import make_app
 from fleet.web.bodies import shape, states
 from fleet.web.doors import FREE_TRIES, MAX_SESSIONS, SESSION_S, WAIT_S, Doors, page_secret
@@ -346,6 +347,28 @@ def test_the_last_fall_of_a_robot_survives_a_restart(place):
     assert place.ask("fall", robot="left")["reason"] == "second"
     with pytest.raises(AdminError, match=r"unknown robot with a recorded fall 'right'.*Known: left"):
         place.ask("fall", robot="right")
+
+
+def test_a_terminal_shows_the_same_what_needs_a_person_first(place):
+    place.hub()
+    place.uplink("left", battery=0.5, battery_j=10.0, power_w=4.0, tally=tally(falls=2))
+    place.uplink("right", state="safe", refused="hand_reach/v2: it shook")
+    place.wait(lambda o: o["states"]["ONLINE"] == 2, "both are there")
+    watch = Watch(lambda: place.ask("overview"))
+    lines = screen(watch.look()).splitlines()
+    assert lines[0].startswith("hub hub, up ")
+    assert "2 of 4 robots online, 4 W" in lines[0]
+    assert lines[3].split()[:3] == ["right", "online", "safe"]
+    assert lines[4].split()[:6] == ["left", "online", "running", "50", "%", "4.0"]
+    assert lines[-1] == "right: hand_reach/v2: it shook"
+    small = screen(watch.look(), width=40, height=10).splitlines()
+    assert len(small) <= 10
+    assert max(map(len, small)) <= 40
+    assert any("more" in line for line in small)
+    said = place.flexor("fleet", "top", "--hub", place.address, "--keys", place.keys, "--times", 1).communicate(
+        timeout=60
+    )[0]
+    assert "jobs: 0 wait" in said
 
 
 @pytest.fixture
