@@ -153,7 +153,7 @@ class Trainer:
                 losses: dict[str, float] = {}
                 while not over():
                     losses = self._chapter_of(over, tally, say, every_s)
-                    self._save(self._seconds + tally.used_s)
+                    self.save(self._seconds + tally.used_s)
                 if losses and (last is None or last.steps != self._steps):
                     say(losses)
                 stopped = interrupted()
@@ -211,7 +211,8 @@ class Trainer:
         self._recorded = observation[:: max(1, len(observation) // KEPT_OBSERVATIONS)][:KEPT_OBSERVATIONS].copy()
         return {**losses, "restarts": float(self.sampler.restarts)}
 
-    def _save(self, seconds: float) -> None:
+    def save(self, seconds: float) -> None:
+        """Write a checkpoint; `seconds` is how long the run has taken so far."""
         self.method.save(self.run)
         checkpoints.save(
             self.run,
