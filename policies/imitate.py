@@ -9,6 +9,7 @@ more per sample. The script is followed under noise, so that the network also se
 """
 
 import argparse
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 
 from policies.networks import Actor
 
-NOISE = 0.3  # standard deviation of the actions that are followed: what the learner explores with at first
+NOISE = 0.2  # of the actions that are followed, and of those the learner begins with: a body's script lasts 3.4 s without, 2.9 s with it, 2.1 s with 0.3
 BATCH, RATE = 256, 1e-3
 
 
@@ -79,6 +80,8 @@ def first_checkpoint(env_id: str, out: Path, *, engine: str, seed: int, steps: i
     trainer = Trainer(out, config, make_sampler=lambda places: LocalSampler(()))  # nothing is simulated yet
     try:
         error = imitate(trainer.method.actor, seen, done, epochs=epochs, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            trainer.method.actor.log_std.fill_(log(NOISE))
         trainer.save(0.0)
     finally:
         trainer.close()
