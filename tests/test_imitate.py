@@ -40,7 +40,9 @@ def test_a_network_does_what_the_script_does_and_a_run_goes_on_from_it(tmp_path)
     env.close()
     with torch.no_grad():
         ours = saved.actor.mean(torch.from_numpy(seen)).numpy()
-    assert np.square(ours - done).mean() < 0.4 * np.square(done).mean()  # the script is clipped at its edges, the network bends
+    assert (
+        np.square(ours - done).mean() < 0.4 * np.square(done).mean()
+    )  # the script is clipped at its edges, the network bends
 
 
 def test_imitation_repeats_with_its_seed():
