@@ -371,6 +371,30 @@ def test_a_terminal_shows_the_same_what_needs_a_person_first(place):
     assert "jobs: 0 wait" in said
 
 
+@pytest.mark.slow
+def test_a_body_that_falls_in_simulation_is_seen_falling(place):
+    """The whole way: engine, joint states, spool, wire, log, page."""
+    import gymnasium
+
+    import sim  # noqa: F401
+
+    env = gymnasium.make("flexor/BodyStand-v0", engine="pybullet").unwrapped
+    contract = env.contract
+    env.close()
+    folder = write(place.path / "models/body_stand/v1", artifact(model(contract, seed=0, vigour=3.0), contract))
+    place.hub()
+    place.robot("walker", folder, backend="pybullet", battery_wh=500.0)
+    seen = place.wait(lambda o: any(r["fall"] for r in o["robots"]), "a fall")
+    drawn = states(place.ask("fall", robot="walker"))
+    assert drawn["robot_model"] == "body28"
+    assert len(drawn["q_rad"][0]) == len(shape("body28")["joints"])
+    up = [1.0 - 2.0 * (x * x + y * y) for x, y, _, _ in drawn["quat_xyzw"]]  # the base's z axis against the world's
+    assert up[-1] < max(up)
+    robot = next(r for r in seen["robots"] if r["name"] == "walker")
+    assert robot["energy_j"] > 0.0
+    assert 0.9 < robot["battery"] < 1.0
+
+
 @pytest.fixture
 def browser(tmp_path):
     if BINARY is None:
@@ -452,6 +476,16 @@ def test_the_page_in_a_browser(place, browser):
         "(() => { const s = document.getElementById('fall_robot'); s.value = 'walker'; s.dispatchEvent(new Event('change')); })()"
     )
     browser.wait("document.getElementById('fall_text').textContent.startsWith('walker')")
+
+    browser.run("document.querySelector('[data-key=\"fall left\"]').focus({ preventScroll: true })")
+    browser.run("window.before = document.activeElement")
+    browser.wait("!window.before.isConnected")  # drawn anew by the next overview
+    assert browser.run("document.activeElement.dataset.key") == "fall left"
+    press_and_wait = (
+        "(async () => { const b = document.querySelector('[data-key=\"fall left\"]'); b.dispatchEvent(new PointerEvent('pointerdown', { bubbles: true }));"
+        "await new Promise((r) => setTimeout(r, 1500)); const stays = b.isConnected; b.dispatchEvent(new PointerEvent('pointerup', { bubbles: true })); return stays; })()"
+    )
+    assert browser.run(press_and_wait) is True
 
     browser.run("document.getElementById('sign').click()")
     sign_in = "(() => {{ document.getElementById('secret').value = {!r}; document.getElementById('sign_form').requestSubmit(); }})()"
