@@ -357,7 +357,10 @@ def test_a_contract_of_a_robot_that_has_changed_is_refused(tmp_path):
         ({"recorded_observations": RECORDED[:, :-1]}, r"must have shape \(k, 130\)"),
         ({"recorded_observations": np.zeros_like(RECORDED)}, "16 different rows or more, got 1"),
         ({"recorded_observations": RECORDED[:15]}, "16 different rows or more, got 15"),
-        ({"recorded_observations": np.where(np.arange(RECORDED.shape[1]) == 4, np.nan, RECORDED)}, r"NaN or infinity in rows \[0, 1"),
+        (
+            {"recorded_observations": np.where(np.arange(RECORDED.shape[1]) == 4, np.nan, RECORDED)},
+            r"NaN or infinity in rows \[0, 1",
+        ),
         ({"training": {"env": "x"}}, "missing: engine, seed, steps, commit, learner"),
         ({"training": {**TRAINING, "wall_s": float("nan")}}, "training must be JSON"),
         ({"version": "3"}, "version must be v1, v2"),
