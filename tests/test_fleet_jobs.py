@@ -1,6 +1,7 @@
 """Jobs are done once: whatever comes late, twice or from the past, and whoever is killed. Pure rules, then the log, then both sides together."""
 
 import contextlib
+import errno
 import itertools
 
 import msgspec
@@ -13,10 +14,12 @@ from onboard_helpers import artifact, model, write
 from test_fleet_faults import FaultyDisk
 
 from fleet import jobs
+from fleet.disk import Disk
 from fleet.errors import StoreFullError
 from fleet.jobs import Added, Finished, Given, JobError, Queue, Returned, Spec, snapshot
 from fleet.jobs_hub import JobQueue
 from fleet.messages import EpisodeResult, FallReport, Heartbeat, HeartbeatOk, JobResult
+from fleet.segment import encode_record
 from fleet.store import read_log
 from fleet.wire import EVENTS
 from fleet.worker import LEASE_SHARE, Worker
@@ -369,6 +372,27 @@ def test_a_robot_that_hears_nothing_gives_up_before_the_hub_gives_the_job_away(r
     assert [r.outcome for r in robot.told] == ["gave_up"]
     robot.book.tick()
     assert robot.book.queue.find("1").state == "given"
+
+
+def test_a_robot_whose_disk_is_full_takes_no_job_and_goes_on(tmp_path, clock):
+    class Full(Disk):
+        def write_file(self, path, data, *, mode=0o644):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    book = opened(tmp_path, clock)
+    book.add({"task": "reach", "skill": "hand_reach"})
+    told = []
+    worker = Worker(tmp_path / "job.json", tell=told.append, utc_ns=lambda: 0, now_s=clock, disk=Full())
+    worker.heard(*book.heard("a", beat()), 0.0)
+    worker.give_up("the robot stops", 0.0)
+    assert (worker.ticket, told) == (None, [])
+    book.close()
+
+
+def test_a_log_of_a_newer_version_is_named(tmp_path, clock):
+    (tmp_path / "jobs.log").write_bytes(b"".join(encode_record(msgspec.msgpack.encode({"type": "lent"}), seq=1)))
+    with pytest.raises(JobError, match=r"jobs.log: entry 1 is not of this version"):
+        opened(tmp_path, clock)
 
 
 def test_a_job_that_was_cancelled_stops_with_the_episode(robot):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -27,7 +28,8 @@ from fleet.web.doors import FREE_TRIES, MAX_SESSIONS, SESSION_S, WAIT_S, Doors, 
 from fleet.web.watch import Watch
 from fleet.wire import MAX_META_BYTES, decode
 
-PICTURES = Path(__file__).resolve().parents[1] / "out" / "page"
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "out" / "page"
 SECRET = "correct horse battery"
 
 
@@ -331,6 +333,11 @@ def test_every_figure_of_an_overview_becomes_a_family(place):
         "fleet_disk_free_ratio",
         "fleet_jobs",
     } <= names
+    samples = {sample.name for family in families(overview) for sample in family.samples}
+    samples |= {"fleet_rollout_fall_rate"}  # only while there is a rollout
+    shown = set(re.findall(r"fleet_\w+", (ROOT / "docs/grafana.json").read_text()))
+    assert shown - samples == set()
+    assert len(shown) >= 12
     labels = {label for family in families(overview) for sample in family.samples for label in sample.labels}
     assert labels <= {"hub", "state", "stream", "why", "how", "cohort", "le"}
 
