@@ -99,15 +99,9 @@ def manifest(out: Path, dir: Path | None = None, packs: Path | None = None) -> N
 
 
 def _export(name: str, write, out: Path, dir: Path, contract: str, include_banned: bool, json: Path | None) -> None:
-    import sys
-
     from fleet.exports.source import Source
 
-    def reading(share: float) -> None:
-        if sys.stderr.isatty():
-            print(f"\rreading the log, {100 * share:.0f} % \x1b[K", end="", file=sys.stderr, flush=True)
-
-    source = Source(dir, contract, include_banned=include_banned, progress=reading)
+    source = Source(dir, contract, include_banned=include_banned)
     made = write(source, out)
     rate = made["episodes"] / max(made["seconds"], 1e-9)
     print(

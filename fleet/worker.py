@@ -67,6 +67,7 @@ class Worker:
 
     def heard(self, ticket: JobTicket | None, lease: int, now_s: float) -> None:
         """The hub answered: what it offers, and which lease it holds for us. Waits for the disk; the control loop does not wait for it."""
+        self._save()
         mine = self._kept.ticket
         if mine is not None:
             with self._lock:
@@ -74,14 +75,11 @@ class Worker:
                     self._confirmed_s = now_s
                 else:
                     self._void = True  # cancelled, or given to somebody else; ended by the control loop's thread
-        elif self._saved is not self._kept:
-            self._save(self._kept)
-        if mine is None and ticket is not None and ticket.lease == lease > self._kept.finished.get(ticket.hub, 0):
+        elif ticket is not None and ticket.lease == lease > self._kept.finished.get(ticket.hub, 0):
             kept = msgspec.structs.replace(self._kept, ticket=ticket)
-            if not self._save(kept):
-                return  # a job we could not remember is not taken
+            self._disk.write_file(self._path, msgspec.json.encode(kept))
             with self._lock:
-                self._kept = kept
+                self._saved = self._kept = kept
                 self._begin(now_s)
             log.info("job %s: %s at %s", ticket.id, ticket.task, ticket.place or "-")
 
@@ -118,7 +116,7 @@ class Worker:
         with self._lock:
             if self._kept.ticket is not None:
                 self._end("gave_up", reason, energy_j)
-        self._save(self._kept)
+        self._save()
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -147,15 +145,11 @@ class Worker:
         # On disk a moment later, by another thread: if we are killed in between, the job is handed back under a lease that has ended.
         self._kept = Kept(finished={**self._kept.finished, ticket.hub: ticket.lease})
 
-    def _save(self, kept: Kept) -> bool:
-        """Put it on the disk; False where the disk does not take it, which must not stop the robot."""
-        try:
+    def _save(self) -> None:
+        if self._saved is not self._kept:
+            kept = self._kept
             self._disk.write_file(self._path, msgspec.json.encode(kept))
-        except OSError as error:
-            log.warning("%s: %s", self._path, error)
-            return False
-        self._saved = kept
-        return True
+            self._saved = kept
 
 
 def _read(path: Path) -> Kept:

@@ -29,9 +29,7 @@ def network() -> Actor:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    return export(
-        network(), CONTRACT, tmp_path, "hand_reach", recorded_observations=ROWS, training=TRAINING, cross_check=False
-    )
+    return export(network(), CONTRACT, tmp_path, "hand_reach", recorded_observations=ROWS, training=TRAINING)
 
 
 def maker(fails_on: str | None = None):
@@ -46,9 +44,7 @@ def maker(fails_on: str | None = None):
 
 
 def saved(actor: Actor) -> SimpleNamespace:
-    return SimpleNamespace(
-        actor=actor, contract=CONTRACT, recorded_observations=ROWS, training=TRAINING, cross_check=False
-    )
+    return SimpleNamespace(actor=actor, contract=CONTRACT, recorded_observations=ROWS, training=TRAINING)
 
 
 def test_a_policy_that_works_on_both_engines_is_released(folder):

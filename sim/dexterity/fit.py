@@ -61,7 +61,7 @@ class Fitter:
     def __init__(self, model: RobotModel, hand: HandGeometry, thing: Solid, kind: GraspType, plan: Plan) -> None:
         self.hand, self._n = hand, len(hand.joints)
         self._contacts = contacts_of(kind, plan)
-        self._turn0 = turn_of(plan)
+        self._turn0, self._balance = turn_of(plan), plan.balance
         names = [model.joint_names[row] for row in hand.joints]
         shape = np.array([np.radians(plan.shape_deg.get(name, 0.0)) for name in names])
         self._prior = np.clip(shape, hand.lower_rad, hand.upper_rad)
@@ -87,7 +87,7 @@ class Fitter:
     def _arguments(self, turn0: np.ndarray) -> tuple:
         return (
             *self._fixed, turn0, self._thing, self._points, self._com, self._contacts, self._keep,
-            self._thumb, self._prior, self._weight, self._place0, np.array(PLACE),
+            self._thumb, self._prior, self._weight, self._place0, np.array((*PLACE, self._balance)),
         )  # fmt: skip
 
     def one(self, rng: np.random.Generator) -> Fit:

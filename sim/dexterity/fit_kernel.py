@@ -25,7 +25,6 @@ PRESS_M = 0.0003  # contacts overlap by so much, so that the engines see them fr
 SLACK_M = 0.0005  # what bones may overlap each other: nothing, and half a millimetre in between
 FACES = 0.6  # cosine that a surface must face the object with
 TORQUE_M = 0.02  # arm that makes a torque as bad as a force
-BALANCE = 0.15
 RAISED, LOWERED = 0.38, 0.45  # sines of 22 and 27 degrees: inside of what `pattern` asks for
 
 
@@ -63,7 +62,8 @@ def evaluate(
         keep: Least gap of every ball and, last, of the palm, (s + 1,) [m].
         thumb: 1 abducted, -1 adducted; links at the ends of the thumb's first bone.
         prior, prior_weight: Of the joint angles, (n_q,).
-        place0, place_weight: Of the position; of position [1/m] and rotation [1/rad], (3,), (2,).
+        place0: Where the plan has the object, (3,).
+        place_weight: Of position [1/m], of rotation [1/rad], and what unbalance of the contact forces counts as a millimetre, (3,).
     """
     tree, at, turns, joint, n_links = hand
     b_link, b_at, b_radius, b_part, b_level, b_pad, b_side = balls
@@ -197,10 +197,10 @@ def evaluate(
             for k in range(3):
                 moved[r] -= turn[r, k] * com[k]
         for r in range(3):
-            res[row + r] += share[c] * at_normal[c, r] / BALANCE
+            res[row + r] += share[c] * at_normal[c, r] / place_weight[2]
             a, b = (r + 1) % 3, (r + 2) % 3
             res[row + 3 + r] += (
-                share[c] * (moved[a] * at_normal[c, b] - moved[b] * at_normal[c, a]) / TORQUE_M / BALANCE
+                share[c] * (moved[a] * at_normal[c, b] - moved[b] * at_normal[c, a]) / TORQUE_M / place_weight[2]
             )
     row += 6
     res[row] = (total - 2.0) / 0.1

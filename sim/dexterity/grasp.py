@@ -23,6 +23,7 @@ class Grasp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         q_rad: Joint angles that touch the object, in the model's joint order.
         target_rad: Joint targets that squeeze it.
         position_m, quat_xyzw: Pose of the object's frame in the palm frame.
+        held: It counted in both engines when it was found; else it is the nearest miss.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Grasp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     target_rad: tuple[float, ...]
     position_m: tuple[float, float, float]
     quat_xyzw: tuple[float, float, float, float]
+    held: bool = False
 
 
 class GraspFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,16 +4,16 @@ Run it as `python -m sim.dexterity.kapandji_search --hand hand22`; it takes a mi
 """
 
 import argparse
-from pathlib import Path
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 
 from robot.description import load
 from robot.description.model import RobotModel
-from robot.errors import FlexorError
 from sim.dexterity.grasp import DATA
-from sim.dexterity.kapandji import FACING_COS, OPPOSED_COS, PAD_COS, Opposition, Tour
+from sim.dexterity.kapandji import FACING_COS, OPPOSED_COS, PAD_COS, Opposition, Tour, Visit
+from sim.dexterity.positions import PositionFile
 
 STARTS, ITERATIONS = 40, 60
 POLISH = 6000  # steps of a (1+1) evolution strategy behind the least squares, which stick at the stops
@@ -21,45 +21,7 @@ AIM_GAP_M = 0.0006  # short of touching, so that nothing is pushed away
 CLEAR_M = 0.0005  # between all other parts
 PRIOR = 0.1  # residual per radian off the home posture; a millimetre is 1
 PASSES = 4  # of correction in simulation
-
-
-class PositionFileError(FlexorError, ValueError):
-    """A file of thumb positions that is none."""
-
-
-class PositionFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ten positions of one hand.
-
-    Attributes:
-        open_rad: Targets of the posture between two positions, in the model's joint order.
-        target_rad: Targets of each position.
-    """
-
-    hand: str
-    robot_sha256: str
-    joint_names: tuple[str, ...]
-    generator: str
-    open_rad: tuple[float, ...]
-    target_rad: tuple[tuple[float, ...], ...]
-
-
-def load_positions(hand: str, folder: Path = DATA) -> PositionFile:
-    """The shipped positions of a hand.
-
-    Raises:
-        PositionFileError: No such file, or not such a file.
-    """
-    path = folder / f"{hand}_kapandji.json"
-    try:
-        file = msgspec.json.decode(path.read_bytes(), type=PositionFile)
-    except OSError as error:
-        raise PositionFileError(f"{path.name}: no thumb positions for {hand} ({error.strerror})") from error
-    except msgspec.MsgspecError as error:
-        raise PositionFileError(f"{path.name}: not a file of thumb positions: {error}") from error
-    rows = (file.open_rad, *file.target_rad)
-    if len(file.target_rad) != 10 or any(len(row) != len(file.joint_names) for row in rows):
-        raise PositionFileError(f"{path.name}: needs ten rows of {len(file.joint_names)} joint angles")
-    return file
+ARCH_ROOM_RAD = 0.085  # left before an arch's stop: that far the fingers' own tendons press it flat, which the target must make up for
 
 
 def coupling(model: RobotModel, joints: np.ndarray) -> np.ndarray:
@@ -115,7 +77,7 @@ def _solve(
     opposition: Opposition, matrix: np.ndarray, position: int, rng: np.random.Generator
 ) -> tuple[float, np.ndarray]:
     hand = opposition.hand
-    low, high = hand.lower_rad, hand.upper_rad
+    low, high = hand.lower_rad, _upper(opposition)
     q = np.clip(hand.home_rad + matrix @ rng.normal(scale=0.5, size=matrix.shape[1]), low, high)
     q = _on_manifold(q, matrix, low, high)
     damping = 1.0
@@ -141,6 +103,11 @@ def _solve(
     return _cost(opposition, q, position), q
 
 
+def _upper(opposition: Opposition) -> np.ndarray:
+    arch = np.array([opposition.model.joint_names[row].endswith("arch") for row in opposition.hand.joints])
+    return opposition.hand.upper_rad - ARCH_ROOM_RAD * arch
+
+
 def _cost(opposition: Opposition, q: np.ndarray, position: int) -> float:
     residual = _residual(opposition, q, position)
     return float(residual[:4] @ residual[:4]) + 0.01 * float(residual[4:] @ residual[4:])
@@ -149,8 +116,7 @@ def _cost(opposition: Opposition, q: np.ndarray, position: int) -> float:
 def _polished(
     opposition: Opposition, matrix: np.ndarray, position: int, q: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    hand = opposition.hand
-    low, high = hand.lower_rad, hand.upper_rad
+    low, high = opposition.hand.lower_rad, _upper(opposition)
     cost, width = _cost(opposition, q, position), 0.1
     for _ in range(POLISH):
         chosen = rng.random(matrix.shape[1]) < 0.4
@@ -215,11 +181,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     file = find_positions(args.hand, args.seed)
-    path = DATA / f"{args.hand}_kapandji.json"
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(file), indent=0) + b"\n")
-    model = load(args.hand)
+    model, reached = load(args.hand), set(range(1, 11))
     for engine in ("pybullet", "mujoco"):
         for visit in visits(model, engine, file):
+            reached -= set() if visit.ok else {visit.position}
             print(
                 args.hand,
                 engine,
@@ -227,9 +192,12 @@ def main() -> None:
                 "ok" if visit.ok else visit.reach.why(),
                 f"{1e3 * visit.reach.gap_m:.2f} mm",
             )
+    file = msgspec.structs.replace(file, reached=tuple(sorted(reached)))
+    path = DATA / f"{args.hand}_kapandji.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(file), indent=0) + b"\n")
 
 
-def visits(model: RobotModel, engine: str, file: PositionFile):
+def visits(model: RobotModel, engine: str, file: PositionFile) -> Iterator[Visit]:
     """Play a file: one `Visit` per position, in order."""
     tour = Tour(model, engine)
     away = np.array(file.open_rad)

@@ -35,6 +35,7 @@ class Plan:
         shape_deg: Joint angles.
         sides: Which side of a finger touches, where the taxonomy only says "side".
         levels: Lowest bone of a part that may touch: 0 at the knuckle, 2 the tip.
+        balance: Unbalance of the normal forces that counts as a millimetre; larger where friction has to do it.
         pronation_deg, wrist_deg: How the forearm is held, which says where gravity pulls.
     """
 
@@ -44,6 +45,7 @@ class Plan:
     shape_deg: dict[str, float]
     sides: dict[str, int] = field(default_factory=dict)
     levels: dict[str, int] = field(default_factory=dict)
+    balance: float = 0.15
     pronation_deg: float = 0.0
     wrist_deg: float = 0.0
 
@@ -96,8 +98,8 @@ PLANS: dict[int, Plan] = {
         at_mm=(14, 112, 48), long=(0.1, 0.75, 0.65), up=X, shape_deg=TIPS, sides={"ring": RADIAL}, levels={"ring": 1}
     ),
     22: Plan(
-        at_mm=(10, 92, 92), long=(0.0, 0.15, 0.99), up=(0.0, -0.99, 0.15), shape_deg=_fingers(82, 5, 5) | BESIDE,
-        levels=dict.fromkeys(("index", "middle", "ring", "little"), 1),
+        at_mm=(20, 92, 80), long=(0.87, 0.5, 0.0), up=(0.5, -0.87, 0.13), shape_deg=_fingers(82, 5, 5) | BESIDE,
+        levels=dict.fromkeys(("index", "middle", "ring", "little"), 1), balance=0.6,
     ),
     23: Plan(
         at_mm=(23, 160, 2),

@@ -11,10 +11,12 @@ from robot.description.model import RobotModel
 from robot.errors import UnknownNameError
 from sim.dexterity.grasp import Grasp, GraspFile, GraspFileError, load_grasps
 from sim.dexterity.kapandji import NAMES, Visit
-from sim.dexterity.kapandji_search import load_positions, visits
+from sim.dexterity.kapandji_search import visits
 from sim.dexterity.pattern import PatternRule
+from sim.dexterity.positions import load_positions
+from sim.dexterity.protocol import GRAVITY_M_S2
 from sim.dexterity.taxonomy import TYPES, GraspType
-from sim.dexterity.trial import GRAVITY_M_S2, Outcome, Trial
+from sim.dexterity.trial import Outcome, Trial
 from sim.objects import find
 
 HANDS = ("hand11", "hand22", "hand25")

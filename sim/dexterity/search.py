@@ -23,15 +23,20 @@ from sim.dexterity.geometry import solid
 from sim.dexterity.grasp import DATA, Grasp, GraspFile, GraspFileError, load_grasps, save_grasps
 from sim.dexterity.pattern import PatternRule
 from sim.dexterity.plans import PLANS, Plan
+from sim.dexterity.protocol import GRAVITY_M_S2, matrix_of
 from sim.dexterity.squeeze import Squeeze
 from sim.dexterity.taxonomy import TYPES, GraspType
-from sim.dexterity.trial import GRAVITY_M_S2, Outcome, Trial
+from sim.dexterity.trial import Outcome, Trial
 from sim.objects import find
 
 FORCES = (0.5, 8.0)  # of the squeeze, in weights of the object, drawn evenly in the logarithm
 LEAST_WEIGHT_N = 0.6  # light things are squeezed as if they weighed this
 COSTLY = 4.0  # fits this much worse than the best are not tried
-REFINE_SHARE = 0.45  # of the time, for CMA-ES on the nearest miss
+NUDGE_SHARE, REFINE_SHARE = (
+    0.2,
+    0.35,
+)  # of the time, for single fingers of the nearest miss, then for CMA-ES on all of it
+NUDGE_RAD = 0.35
 STEP = (0.08, 0.05, 0.003, 0.05)  # of the refinement: targets, posture [rad], place [m], turn [rad]
 
 
@@ -84,14 +89,16 @@ class TypeSearch:
 
     def judge(self, grasp: Grasp) -> Found:
         self.tried += 1
-        mujoco = self._trials["mujoco"].run(grasp, self._kind, margin=False)
+        mujoco = self._trials["mujoco"].run(grasp, self._kind, margin=False, screen=True)
         if not mujoco.counts:
             return Found(grasp=grasp, score=0.5 * mujoco.score, mujoco=mujoco)
-        pybullet = self._trials["pybullet"].run(grasp, self._kind, margin=False)
+        pybullet = self._trials["pybullet"].run(grasp, self._kind, margin=False, screen=True)
         return Found(grasp=grasp, score=0.5 * (mujoco.score + pybullet.score), mujoco=mujoco, pybullet=pybullet)
 
     def draw(self, seconds: float, best: Found | None) -> Found | None:
         """Random postures and forces until one counts or the time is over."""
+        if best is not None and best.counts:
+            return best
         end, cheapest = time.process_time() + seconds, np.inf
         while time.process_time() < end:
             fit = self._fitter.one(self._rng)
@@ -111,17 +118,44 @@ class TypeSearch:
         force = self._weight_n * float(np.exp(self._rng.uniform(low, high)))
         return self.grasp(fit.q_rad, self._squeeze.target(fit, force), fit.position_m, fit.turn)
 
+    def nudge(self, seconds: float, best: Found) -> Found:
+        """Bend the fingers that should touch and do not a little further, open those that should not, and keep what helps."""
+        end = time.process_time() + seconds
+        while time.process_time() < end and not best.counts:
+            outcome = best.pybullet or best.mujoco
+            patterns = [p for p in (outcome.pattern, outcome.pattern_after) if p is not None]
+            missing = {touch.part for p in patterns for touch in p.missing}
+            extra = {part for p in patterns for part in p.extra}
+            if not missing | extra:
+                break
+            target, q = np.array(best.grasp.target_rad), np.array(best.grasp.q_rad)
+            for row, name in enumerate(self._model.joint_names):
+                part, _, motion = name.partition("_")
+                if motion not in ("mcp", "pip", "dip", "ip") or part not in missing | extra:
+                    continue
+                more = self._rng.uniform(0.0, NUDGE_RAD) * (1.0 if part in missing else -1.0)
+                target[row] += more
+                q[row] += min(more, 0.0)  # opened from the start; bent only by the motors
+            target = np.clip(target, self._model.lower_rad, self._model.upper_rad)
+            q = np.clip(q, self._model.lower_rad, self._model.upper_rad)
+            changed = msgspec.structs.replace(
+                best.grasp, target_rad=tuple(np.round(target, 5).tolist()), q_rad=tuple(np.round(q, 5).tolist())
+            )
+            found = self.judge(changed)
+            if found.score > best.score:
+                best = found
+        return best
+
     def refine(self, seconds: float, best: Found) -> Found:
         """CMA-ES on targets, posture and place around the best so far."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # cma warns that matplotlib is not there
             import cma
         from sim.dexterity.geometry_kernel import turn_of
-        from sim.dexterity.trial import _matrix
 
         joints, n = self._hand.joints, len(self._hand.joints)
         q0, t0 = np.array(best.grasp.q_rad)[joints], np.array(best.grasp.target_rad)[joints]
-        p0, r0 = np.array(best.grasp.position_m), _matrix(best.grasp.quat_xyzw)
+        p0, r0 = np.array(best.grasp.position_m), matrix_of(best.grasp.quat_xyzw)
         low, high = self._hand.lower_rad, self._hand.upper_rad
 
         def of(x: np.ndarray) -> Grasp:
@@ -155,7 +189,6 @@ def search(hand: str, numbers: list[int], seconds: float, rounds: int, seed: int
     old: dict[int, Grasp] = {}
     with contextlib.suppress(GraspFileError):  # nothing found yet
         old = {grasp.number: grasp for grasp in load_grasps(hand, folder).grasps}
-    scores: dict[int, float] = {}
     done: set[int] = set()
     begun = time.monotonic()
     for turn in range(rounds):
@@ -167,12 +200,16 @@ def search(hand: str, numbers: list[int], seconds: float, rounds: int, seed: int
             known = old.get(kind.number)
             best = one.judge(known) if known is not None and known.thing == kind.thing else None
             if best is None or not best.counts:
-                best = one.draw(seconds * (1.0 - REFINE_SHARE), best)
+                if best is not None:
+                    best = one.nudge(0.5 * seconds * NUDGE_SHARE, best)
+                best = one.draw(seconds * (1.0 - NUDGE_SHARE - REFINE_SHARE), best)
+                if best is not None and not best.counts:
+                    best = one.nudge(0.5 * seconds * NUDGE_SHARE, best)
                 if best is not None and not best.counts:
                     best = one.refine(seconds * REFINE_SHARE, best)
             one.close()
             if best is not None:
-                old[kind.number], scores[kind.number] = best.grasp, best.score
+                old[kind.number] = msgspec.structs.replace(best.grasp, held=best.counts)
                 if best.counts:
                     done.add(kind.number)
                 file = replace_grasps(file, old)

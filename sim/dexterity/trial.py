@@ -1,8 +1,4 @@
-"""One grasp tried in simulation: handed over, held, pulled. Through the real transmission and motors; nothing is pinned, ever.
-
-Handed over means: for `HAND_OVER_S` a helper carries the object's weight (a force of minus its weight at its centre of mass, nothing
-else holds it), while the fingers close; then it is let go.
-"""
+"""One grasp tried in simulation: handed over, held, pulled. Through the real transmission and motors; nothing is pinned, ever."""
 
 from dataclasses import dataclass, replace
 
@@ -14,29 +10,28 @@ from sim import engines
 from sim.bodies import Body, as_quat
 from sim.dexterity.grasp import Grasp
 from sim.dexterity.pattern import Pattern, PatternRule
+from sim.dexterity.protocol import (
+    CLOSE_S,
+    DRIFT_M,
+    GRAVITY_M_S2,
+    HAND_OVER_S,
+    HOLD_S,
+    LOST_M,
+    PULL_S,
+    REST_S,
+    WAYS,
+    matrix_of,
+)
 from sim.dexterity.taxonomy import GraspType
 from sim.engines.robot import DivergedError, SimulatedRobot
 from sim.scene import LinkPoses
 from sim.world import Push, Start, World, WorldState, rotated
 
 CONTROL_HZ = 25.0
-GRAVITY_M_S2 = 9.81
-HAND_OVER_S, CLOSE_S = 0.8, 0.4  # carried, of which the fingers close in the first part
-HOLD_S = 5.0
-PULL_S, REST_S = 0.6, 0.4
+SCREEN_S = 0.8
 WATCH_S = 0.4  # contacts are looked at over so long
 TOUCHED = 0.5  # share of that time a part must touch
-DRIFT_M = 0.010  # held still: it moves less than this in the palm after it was let go
-LOST_M = 0.025  # from where it was let go: it slides, or has gone
 RAMP_S, RAMP_WEIGHTS, RAMP_LEAST_N = 2.4, 12.0, 6.0  # of the search for the largest pull
-WAYS = {  # in the palm frame
-    "thumb": (1.0, 0.0, 0.0),
-    "little": (-1.0, 0.0, 0.0),
-    "fingers": (0.0, 1.0, 0.0),
-    "wrist": (0.0, -1.0, 0.0),
-    "out": (0.0, 0.0, 1.0),
-    "in": (0.0, 0.0, -1.0),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +133,7 @@ class Trial:
         turn, at = rotation[self._palm], origin[self._palm]
         pose = np.empty(7)
         pose[:3] = at + turn @ np.array(grasp.position_m)
-        pose[3:] = as_quat(turn @ _matrix(grasp.quat_xyzw))
+        pose[3:] = as_quat(turn @ matrix_of(grasp.quat_xyzw))
         self.robot.begin(Start(q_rad=q, body_poses=pose[None]))
         self._q, self._target = q, np.array(grasp.target_rad)
         self._steps = 0
@@ -201,8 +196,13 @@ class Trial:
         pattern = self.rule.judge(kind, touched, links) if links is not None else None
         return seconds, away, pattern
 
-    def run(self, grasp: Grasp, kind: GraspType, *, margin: bool = True) -> Outcome:
-        """The whole trial."""
+    def run(self, grasp: Grasp, kind: GraspType, *, margin: bool = True, screen: bool = False) -> Outcome:
+        """The whole trial.
+
+        Args:
+            margin: Measure the largest pulls of a grasp that counts.
+            screen: Give up early on what does not touch as named; for a search.
+        """
         nothing = Outcome(
             pattern=None, pattern_after=None, held_s=0.0, drift_m=float("inf"), survived=(), power_w=0.0, largest_n={},
             q_rad=np.array(grasp.q_rad), pose=np.zeros(7),
@@ -210,6 +210,10 @@ class Trial:
         try:
             self.begin(grasp)
             start = self.hand_over()
+            if screen:
+                held, drift, pattern = self.hold(SCREEN_S, start, kind, lost_m=DRIFT_M)
+                if pattern is None or not pattern.ok:
+                    return replace(nothing, held_s=held, drift_m=drift, pattern=pattern)
             held, drift, _ = self.hold(HOLD_S - 1.0, start, kind, lost_m=DRIFT_M)
             if held < HOLD_S - 1.0:
                 return replace(nothing, held_s=held, drift_m=drift, pose=self.robot.world_state().body_pose[0])
@@ -258,8 +262,3 @@ class Trial:
             if held == 0.0:
                 return end * k / steps
         return end
-
-
-def _matrix(quat_xyzw: tuple[float, float, float, float]) -> np.ndarray:
-    quat = np.array(quat_xyzw)
-    return np.stack([rotated(quat, axis) for axis in np.eye(3)], axis=1)
