@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { \
 		echo "make: $(PYTHON) not found. PyBullet has wheels up to Python 3.11; install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off -e '.[fleet,sim,train,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off -e '.[fleet,sim,train,scale,dev]'
 	@touch $@
 
 demo: $(STAMP) ## the whole job end to end in less than 8 minutes; prints where its report is

@@ -40,7 +40,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "fleet hub": ("fleet.cli:hub", "run a hub: it keeps what robots send and tells them what to run"),
     "fleet robot": ("fleet.cli:robot", "run one robot of the fleet: policy, uplink, updates"),
     "fleet status": ("fleet.cli:status", "what robots recorded, what the hub holds, how a rollout stands"),
-    "fleet top": ("fleet.cli:top", "the status, refreshed"),
+    "fleet top": ("fleet.cli:top", "robots, experience, rollout and jobs on a terminal, refreshed"),
     "fleet deploy": ("fleet.cli:deploy", "sign an artifact and roll it out, one robot first"),
     "fleet hold": ("fleet.cli:hold", "freeze the running rollout, or go on with it"),
     "fleet rollback": ("fleet.cli:rollback", "take the last rollout back on all robots"),

@@ -150,4 +150,4 @@ class _Motors:
         power_w = current_a * (ohm * current_a)
         if state.motor_rad_s.shape == ohm.shape:
             power_w = power_w + current_a * (self._ke_v_s * state.motor_rad_s)
-        return float(np.nansum(np.clip(power_w, 0.0, None)))
+        return float(np.clip(np.nan_to_num(power_w, nan=0.0, posinf=0.0, neginf=0.0), 0.0, None).sum())

@@ -405,7 +405,7 @@ def export(
 
 
 def top(hub: str = HUB, keys: Path = Path("keys"), every_s: float = 1.0, times: int = 0) -> None:
-    """The status, refreshed until Ctrl-C.
+    """Robots, experience, the rollout and jobs on a terminal, refreshed until Ctrl-C. What needs a person is on top.
 
     Example:
         flexor fleet top --hub 127.0.0.1:5570 --keys keys
@@ -417,18 +417,24 @@ def top(hub: str = HUB, keys: Path = Path("keys"), every_s: float = 1.0, times: 
         times: Stop after this many looks; 0 goes on.
     """
     import itertools
+    import shutil
     import sys
     import time
 
     from fleet.errors import HubAwayError
-    from fleet.operator import ask, table
+    from fleet.operator import ask
+    from fleet.top import screen
+    from fleet.web.watch import Watch
 
+    watch = Watch(lambda: ask(hub, keys, "overview"))
+    live = sys.stdout.isatty()
     for look in itertools.count(1):
+        size = shutil.get_terminal_size()
         try:
-            text = table(ask(hub, keys, "status", {"count": False}))
+            text = screen(watch.look(), **({"width": size.columns, "height": size.lines} if live else {}))
         except HubAwayError as error:
             text = str(error)
-        clear = "\x1b[2J\x1b[H" if sys.stdout.isatty() else ""
+        clear = "\x1b[2J\x1b[H" if live else ""
         print(f"{clear}{time.strftime('%H:%M:%S')}\n{text}", flush=True)
         if look == times:
             return

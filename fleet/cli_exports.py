@@ -99,9 +99,15 @@ def manifest(out: Path, dir: Path | None = None, packs: Path | None = None) -> N
 
 
 def _export(name: str, write, out: Path, dir: Path, contract: str, include_banned: bool, json: Path | None) -> None:
+    import sys
+
     from fleet.exports.source import Source
 
-    source = Source(dir, contract, include_banned=include_banned)
+    def reading(share: float) -> None:
+        if sys.stderr.isatty():
+            print(f"\rreading the log, {100 * share:.0f} % \x1b[K", end="", file=sys.stderr, flush=True)
+
+    source = Source(dir, contract, include_banned=include_banned, progress=reading)
     made = write(source, out)
     rate = made["episodes"] / max(made["seconds"], 1e-9)
     print(

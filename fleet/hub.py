@@ -105,7 +105,8 @@ class Hub:
         self._store: Store | None = None
         self._jobs: JobQueue | None = None
         ports = tuple(dict.fromkeys(p for p in (config.web_port, config.metrics_port) if p is not None))
-        local = f"127.0.0.1:{config.port}"
+        own_key = (config.keys / f"hubs/{config.name}.key").exists()
+        local = f"{config.name}@127.0.0.1:{config.port}" if own_key else f"127.0.0.1:{config.port}"
         self._page = PageProcess(local, config.keys, ports, config.web_names) if ports else None
         self._committer: Committer | None = None
         self._peers: Peers | None = None

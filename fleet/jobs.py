@@ -269,7 +269,7 @@ def judge(queue: Queue, robot: str, result: JobResult, now_s: float) -> Returned
         return None
     if job.state == "waiting" and result.outcome == "gave_up":
         return None
-    cost = {"energy_j": max(0.0, result.energy_j), "seconds": max(0.0, result.seconds)}
+    cost = {"energy_j": result.energy_j, "seconds": result.seconds}
     reason = result.reason[:500]
     if result.outcome == "gave_up":
         return Returned(id=result.job, lease=result.lease, reason=reason or "handed back", **cost)

@@ -33,6 +33,7 @@ class JobQueue:
         now_s: Monotonic clock for leases.
 
     Raises:
+        JobError: An entry of a newer version.
         StoreSuspectError: The disk refused a sync; the hub must stop.
     """
 
@@ -151,7 +152,12 @@ class JobQueue:
         data = self._path.read_bytes() if self._path.exists() else b""
         end = 0
         for record in walk(data, check_payloads=True):
-            self.queue.apply(msgspec.msgpack.decode(record.payload(data), type=jobs.Entry))
+            try:
+                entry = msgspec.msgpack.decode(record.payload(data), type=jobs.Entry)
+            except msgspec.MsgspecError as error:
+                text = f"{self._path}: entry {record.seq} is not of this version: {error}. Run a newer Flexor, or move the file away"
+                raise jobs.JobError(text) from error
+            self.queue.apply(entry)
             self._entries, end = self._entries + 1, record.end
         if self._entries > REWRITE_ABOVE:
             entries = jobs.snapshot(self.queue)

@@ -12,6 +12,7 @@ Sha256 = Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")]
 Text = Annotated[str, Meta(max_length=4096)]
 Cursors = dict[int, int]  # stream -> sequence number
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Amount = Annotated[float, Meta(ge=0.0, le=1e15)]  # refuses NaN and infinity too
 Skills = Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=64)]
 
 
@@ -129,10 +130,10 @@ class Heartbeat(msgspec.Struct, tag="hb", frozen=True, kw_only=True):
     refused: Text = ""
     robot_model: Text = ""
     battery: Share | None = None
-    battery_j: float = 0.0
-    energy_j: float = 0.0
+    battery_j: Amount = 0.0
+    energy_j: Amount = 0.0
     energy_source: Text = ""
-    power_w: float = 0.0
+    power_w: Amount = 0.0
     skills: Skills = ()
     wants_job: bool = False
     job: Text = ""
@@ -397,8 +398,8 @@ class JobResult(msgspec.Struct, tag="job", frozen=True, kw_only=True):
     lease: int
     outcome: Literal["done", "failed", "gave_up"]
     reason: Text = ""
-    energy_j: float = 0.0
-    seconds: float = 0.0
+    energy_j: Amount = 0.0
+    seconds: Amount = 0.0
     episodes: int = 0
     time_ns: int = 0
 

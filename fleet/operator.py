@@ -8,9 +8,9 @@ import zmq
 
 from fleet.answers import read_answer
 from fleet.errors import AdminError, HubAwayError, WireError
-from fleet.keys import load_pair, load_public
+from fleet.keys import load_hub_public, load_pair
 from fleet.messages import Ask
-from fleet.sockets import ADMIN_OFFSET, dial, parse_endpoint
+from fleet.sockets import ADMIN_OFFSET, dial, parse_hub
 from fleet.wire import decode, encode
 
 CONNECT_S = 5.0
@@ -22,16 +22,17 @@ def ask(
     """Ask a hub.
 
     Args:
-        hub: HOST:PORT of its control port; the admin port is two above.
+        hub: HOST:PORT of its control port, or NAME@HOST:PORT where hubs have names; the admin port is two above.
         keys: Key folder with admin.key_secret and hub.key.
-        command: "status", "where", "deploy", "hold", "resume" or "rollback".
+        command: "status", "overview", "deploy", "hold", "rollback", "job_add"...; the hub lists them when it does not know one.
 
     Raises:
         HubAwayError: Nobody answered, or the key is not the operator's.
         AdminError: The hub refused; the message is the hub's.
     """
-    host, port = parse_endpoint(hub)
-    pair, public = load_pair(keys / "admin.key_secret"), load_public(keys / "hub.key")
+    address = parse_hub(hub)
+    host, port = address.host, address.port
+    pair, public = load_pair(keys / "admin.key_secret"), load_hub_public(keys, address.name)
     context = zmq.Context()
     socket = dial(context, pair, public, f"tcp://{host}:{port + ADMIN_OFFSET}")
     try:

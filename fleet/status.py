@@ -1,5 +1,6 @@
 """What an operator sees: per robot what it recorded, what the hub holds, what is lost or doubled. Built from cursors, audits and the log itself."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -41,15 +42,18 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
     floor: dict[Key, int]
 
 
-def lines_of(index: Index, member: Member | None, name: str, count: Count | None) -> list[dict[str, Any]]:
+def lines_of(
+    index: Index, keys: Iterable[Key], member: Member | None, name: str, count: Count | None
+) -> list[dict[str, Any]]:
     """One row per (epoch, stream) of a robot.
 
     Args:
+        keys: The robot's lines in the index.
         count: None where the log was not read: then the hub's own counts are shown.
     """
     told = {(name, e, s): n for (e, s), n in member.recorded.items()} if member else {}
     rows = []
-    for key in sorted({*(k for k in index.lines if k[0] == name), *told}):
+    for key in sorted({*keys, *told}):
         mark = index.lines[key].committed if key in index.lines else Mark()
         cursor, held, held_items, doubled, lost = mark.seq, mark.records, mark.items, 0, mark.lost
         if count is not None:
@@ -89,9 +93,12 @@ def status(
 ) -> dict[str, Any]:
     """The whole table, plain values only."""
     robots = []
-    for name in sorted({*names, *gateway.roster.members, *(k[0] for k in index.lines)}):
+    keys: dict[str, list[Key]] = {}
+    for key in index.lines:
+        keys.setdefault(key[0], []).append(key)
+    for name in sorted({*names, *gateway.roster.members, *keys}):
         member = gateway.roster.members.get(name)
-        lines = lines_of(index, member, name, count)
+        lines = lines_of(index, keys.get(name, ()), member, name, count)
         beat = member.heartbeat if member else None
         steps = [r for r in lines if r["stream"] == _NAMES[STEPS]]
         robots.append(

@@ -67,7 +67,6 @@ class Worker:
 
     def heard(self, ticket: JobTicket | None, lease: int, now_s: float) -> None:
         """The hub answered: what it offers, and which lease it holds for us. Waits for the disk; the control loop does not wait for it."""
-        self._save()
         mine = self._kept.ticket
         if mine is not None:
             with self._lock:
@@ -75,11 +74,14 @@ class Worker:
                     self._confirmed_s = now_s
                 else:
                     self._void = True  # cancelled, or given to somebody else; ended by the control loop's thread
-        elif ticket is not None and ticket.lease == lease > self._kept.finished.get(ticket.hub, 0):
+        elif self._saved is not self._kept:
+            self._save(self._kept)
+        if mine is None and ticket is not None and ticket.lease == lease > self._kept.finished.get(ticket.hub, 0):
             kept = msgspec.structs.replace(self._kept, ticket=ticket)
-            self._disk.write_file(self._path, msgspec.json.encode(kept))
+            if not self._save(kept):
+                return  # a job we could not remember is not taken
             with self._lock:
-                self._saved = self._kept = kept
+                self._kept = kept
                 self._begin(now_s)
             log.info("job %s: %s at %s", ticket.id, ticket.task, ticket.place or "-")
 
@@ -116,7 +118,7 @@ class Worker:
         with self._lock:
             if self._kept.ticket is not None:
                 self._end("gave_up", reason, energy_j)
-        self._save()
+        self._save(self._kept)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -145,11 +147,15 @@ class Worker:
         # On disk a moment later, by another thread: if we are killed in between, the job is handed back under a lease that has ended.
         self._kept = Kept(finished={**self._kept.finished, ticket.hub: ticket.lease})
 
-    def _save(self) -> None:
-        if self._saved is not self._kept:
-            kept = self._kept
+    def _save(self, kept: Kept) -> bool:
+        """Put it on the disk; False where the disk does not take it, which must not stop the robot."""
+        try:
             self._disk.write_file(self._path, msgspec.json.encode(kept))
-            self._saved = kept
+        except OSError as error:
+            log.warning("%s: %s", self._path, error)
+            return False
+        self._saved = kept
+        return True
 
 
 def _read(path: Path) -> Kept:

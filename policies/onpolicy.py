@@ -70,7 +70,8 @@ class OnPolicy(Method):
         return {"learning_rate": self.ppo.learning_rate}
 
     def restore(self, tables: Tables, counters: dict[str, float]) -> None:
-        checkpoints.restore_optimizer(self.ppo.optimizer, tables["optimizer"])
+        if "optimizer" in tables:  # not before the first update, as in a run that begins by imitating
+            checkpoints.restore_optimizer(self.ppo.optimizer, tables["optimizer"])
         if self.hindsight is not None and "hindsight" in tables:
             checkpoints.restore_optimizer(self.hindsight.optimizer, tables["hindsight_optimizer"])
             self.hindsight.memory = torch.from_numpy(np.array(tables["hindsight"]["memory"]))

@@ -1,8 +1,9 @@
 """The training loop: simulate, learn, write down, save; stops at a time or a step count, on Ctrl-C, or when it diverges.
 
 Iterations come in chapters. A chapter begins with all environments reset from seeds that follow from the run's seed and the chapter's
-number, and ends with a checkpoint. A run that goes on from a checkpoint therefore goes on exactly as it would have: which policy
-acted in which step depends on nothing but the numbers, also when simulation and learning overlap.
+number, and ends with a checkpoint. A run that goes on from there therefore goes on exactly as it would have: which policy acted in
+which step depends on nothing but the numbers, also when simulation and learning overlap. Within a long chapter there are checkpoints
+by time, too; from one of those, or after Ctrl-C, a run goes on with a chapter of its own, as engines cannot be put back to the bit.
 """
 
 import subprocess
@@ -34,6 +35,7 @@ from robot.packs import Pack
 from robot.report import version
 
 REPORT_S = 10.0  # a line about this often
+SAVE_S = 120.0  # a kill costs no more than this, however long a chapter is
 KEPT_OBSERVATIONS = 256  # travel with the checkpoint, for the export's parity gate
 
 MakeSampler = Callable[[tuple[Place, ...]], Sampler]
@@ -80,7 +82,7 @@ class Trainer:
         self.groups = Groups.of(self.facts.credit, self.contract.action.joints, self.facts.reward_names)
         torch.manual_seed(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
-        self._chapter, self._steps, self._seconds = 0, 0, 0.0
+        self._chapter, self._steps, self._seconds, self._saved_s = 0, 0, 0.0, 0.0
         mirror = (
             mirror_of(self.contract, load(self.contract.robot), self.facts.privileged_names) if config.mirror else None
         )
@@ -153,7 +155,7 @@ class Trainer:
                 losses: dict[str, float] = {}
                 while not over():
                     losses = self._chapter_of(over, tally, say, every_s)
-                    self._save(self._seconds + tally.used_s)
+                    self.save(self._seconds + tally.used_s)
                 if losses and (last is None or last.steps != self._steps):
                     say(losses)
                 stopped = interrupted()
@@ -175,6 +177,7 @@ class Trainer:
         iterations = self.chapter_iterations
         self.sampler.reset(_chapter_seed(self.config.seed, self._chapter))
         self.method.begin()
+        self._saved_s = tally.used_s
         losses: dict[str, float] = {}
         for iteration in range(iterations):
             if not self.sampler.pending:
@@ -187,6 +190,9 @@ class Trainer:
             tally.add(path)
             if tally.due(every_s):
                 say(losses)
+            if tally.used_s - self._saved_s >= SAVE_S:
+                self.save(self._seconds + tally.used_s, chapter=self._chapter + 1)
+                self._saved_s = tally.used_s
             if over():
                 break
         if self.sampler.pending:
@@ -211,7 +217,13 @@ class Trainer:
         self._recorded = observation[:: max(1, len(observation) // KEPT_OBSERVATIONS)][:KEPT_OBSERVATIONS].copy()
         return {**losses, "restarts": float(self.sampler.restarts)}
 
-    def _save(self, seconds: float) -> None:
+    def save(self, seconds: float, chapter: int | None = None) -> None:
+        """Write a checkpoint.
+
+        Args:
+            seconds: How long the run has taken so far.
+            chapter: The one that follows when a run goes on from it; the next one when None.
+        """
         self.method.save(self.run)
         checkpoints.save(
             self.run,
@@ -223,7 +235,7 @@ class Trainer:
                 training=training_record(self.config, self._steps, seconds, self.method.name),
                 tables=self.method.tables(),
                 counters={
-                    "chapter": self._chapter,
+                    "chapter": self._chapter if chapter is None else chapter,
                     "steps": self._steps,
                     "seconds": seconds,
                     **self.method.counters(),

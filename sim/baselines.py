@@ -33,7 +33,9 @@ def scripted(env: gymnasium.Env) -> Policy:
     Raises:
         UnknownNameError: The task has none.
     """
-    return _of_task(env, "scripted", {"flexor/HandReach-v0": transposed_reach})
+    bodies = ("Stand", "Walk", "Carry", "Push")
+    scripts = {f"flexor/Body{name}-v0": balance_on_ankles for name in bodies}
+    return _of_task(env, "scripted", {"flexor/HandReach-v0": transposed_reach, **scripts})
 
 
 def planner(env: gymnasium.Env) -> Policy:
@@ -116,6 +118,33 @@ def inverse_kinematics(
         step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + DAMPING_M**2 * np.eye(error.size), error)
         q[moved] = np.clip(q[moved] + np.clip(step, -0.2, 0.2), lower, upper)
     return q
+
+
+# Radians of ankle per unit of gravity's share and per rad/s: pitch, its rate, roll, its rate. Best of 100 s of random search for the
+# longest time until a fall in BodyStand under pushes of 0.2 m/s (6.1 of 10 s over seeds 0-3 on mujoco; all zero: 1.5 s).
+ANKLES = (1.79, 0.20, 1.94, 0.43)
+
+
+def balance_on_ankles(env: Any) -> Policy:
+    """Standing as one would script it: ankles that push against the way the body tips, by what the IMU says. It makes no steps."""
+    contract = env.contract
+    joints, scale = contract.action.joints, np.array(contract.action.scale_rad)
+    gravity, gyro = contract.slices["projected_gravity"], contract.slices["base_gyro"]
+    pitch, pitch_rate, roll, roll_rate = ANKLES
+    gains = np.zeros((len(joints), 4))  # on gravity's x and y, and the gyro's y and x
+    for i, joint in enumerate(joints):
+        if joint.endswith("ankle_pitch"):  # flexing lifts the toes
+            gains[i] = -pitch, 0.0, -pitch_rate, 0.0
+        if joint.endswith("ankle_roll"):  # turns the soles outwards, on both sides
+            outwards = 1.0 if joint.startswith("left") else -1.0
+            gains[i] = 0.0, -outwards * roll, 0.0, outwards * roll_rate
+    gains /= scale[:, None]
+
+    def policy(observation: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+        down, turning = observation[gravity], observation[gyro]
+        return np.clip(gains @ [down[0], down[1], turning[1], turning[0]], -1.0, 1.0)
+
+    return policy
 
 
 BASELINES: dict[str, Callable[[gymnasium.Env], Policy]] = {

@@ -17,14 +17,38 @@ import numpy as np
 
 from robot.errors import FlexorError
 from sim.engines import ENGINES
+from sim.tasks import TASKS
 from sim.world import Start
 
 REACH = "flexor/HandReach-v0"
 ROOT = Path(__file__).resolve().parents[1]
 PEERS_PYTHON = ROOT / ".venv-peers/bin/python"
 PEERS_SCRIPT = ROOT / "benchmarks/peers.py"
-PEERS = ("HandReach-v3", "HandManipulateBlock-v1")
+HAND_PEER, BODY_PEER = "HandManipulateBlock-v1", "Humanoid-v5"
+PEERS = (HAND_PEER, "HandReach-v3", BODY_PEER)
 VEC_ENVS = 16
+ROUND_STEPS = 100  # of one timing; an episode that ends sooner ends it
+RUNS = {"cube": "flexor/HandRotateCube-v0", "reach": REACH, "walk": "flexor/BodyWalk-v0"}
+# What is wanted: name, run, figure, peer it is divided by ("" for none), bound, whether the bound is a least (1) or a most (-1).
+WANTED = (
+    ("hand22 with a cube, PyBullet / peer", "cube_pybullet", "simulated_s_per_s", HAND_PEER, 2.5, 1),
+    ("hand22 with a cube, MuJoCo / peer", "cube_mujoco", "simulated_s_per_s", HAND_PEER, 8.0, 1),
+    ("body28 walking, PyBullet / peer", "walk_pybullet", "simulated_s_per_s", BODY_PEER, 0.6, 1),
+    ("body28 walking, MuJoCo / peer", "walk_mujoco", "simulated_s_per_s", BODY_PEER, 3.0, 1),
+    *(
+        (f"environment step / bare engine, {run} on {engine}", f"{run}_{engine}", "step_over_bare", "", 1.2, -1)
+        for run in RUNS
+        for engine in ENGINES
+    ),
+    *(
+        (f"resident MB, {run} on {engine}", f"{run}_{engine}", "resident_mb", "", 300.0, -1)
+        for run in RUNS
+        for engine in ENGINES
+    ),
+    ("transmission kernel, us for 25 motors", "transmission", "kernel_us", "", 4.0, -1),
+    ("two workers / one", "vector", "two_workers_over_one", "", 1.6, 1),
+    ("vector layer over a plain loop", "vector", "overhead", "", 0.10, -1),
+)
 
 
 class BenchError(FlexorError, RuntimeError):
@@ -57,18 +81,34 @@ def measure(*, seconds: float, repeats: int, peers: bool, say: Callable[[str], N
             left = (time.monotonic() - started) / done * (total - done)
             say(f"{done}/{total} runs, {left:.0f} s left: {kind}")
     figures = {kind: {name: median(run[name] for run in done) for name in done[0]} for kind, done in runs.items()}
-    for peer in PEERS if peers else ():
-        for engine in ENGINES:
-            ratio = figures[f"env_{engine}"]["simulated_s_per_s"] / figures[peer]["simulated_s_per_s"]
-            figures[peer][f"{engine}_over_it"] = ratio
-    return figures
+    return {"runs": figures, "wanted": wanted(figures)}
 
 
-def table(figures: dict[str, Any]) -> str:
-    """The figures for a terminal, one row per run."""
-    rows = [(kind, "  ".join(f"{name} {value:.4g}" for name, value in row.items())) for kind, row in figures.items()]
-    width = max(len(kind) for kind, _ in rows)
-    return "\n".join(f"{kind:<{width}}  {text}" for kind, text in rows)
+def wanted(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures that have a bound, as far as they were measured, each with whether it is met."""
+    rows = []
+    for name, run, figure, peer, bound, way in WANTED:
+        if run in figures and (not peer or peer in figures):
+            value = figures[run][figure] / (figures[peer][figure] if peer else 1.0)
+            met = way * (value - bound) >= 0.0
+            rows.append({"what": name, "value": value, "at_least" if way > 0 else "at_most": bound, "met": met})
+    return rows
+
+
+def table(results: dict[str, Any]) -> str:
+    """The figures for a terminal: one row per run, then what is wanted of them."""
+    runs = results["runs"]
+    width = max(len(kind) for kind in runs)
+    lines = [
+        f"{kind:<{width}}  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+        for kind, row in runs.items()
+    ]
+    width = max((len(row["what"]) for row in results["wanted"]), default=0)
+    lines.append("")
+    for row in results["wanted"]:
+        bound = f"at least {row['at_least']:g}" if "at_least" in row else f"at most {row['at_most']:g}"
+        lines.append(f"{row['what']:<{width}}  {row['value']:>8.3g}  {bound:<14}  {'met' if row['met'] else 'missed'}")
+    return "\n".join(lines)
 
 
 def _run(command: list[str]) -> dict[str, float]:
@@ -78,8 +118,8 @@ def _run(command: list[str]) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def environment(engine: str, seconds: float) -> dict[str, float]:
-    """Control steps of HandReach under random actions, and the same substeps with nothing around them.
+def environment(run: str, engine: str, seconds: float) -> dict[str, float]:
+    """Control steps under random actions, resets included, and the same substeps with nothing around them.
 
     The torques of whole episodes are written down and played into the bare engine, which so goes through the same contacts.
     """
@@ -87,28 +127,31 @@ def environment(engine: str, seconds: float) -> dict[str, float]:
 
     import sim  # noqa: F401 - registers the environments
 
-    env: Any = gymnasium.make(REACH, engine=engine)
-    task, rng = env.unwrapped.task, np.random.default_rng(0)
+    env: Any = gymnasium.make(RUNS[run], engine=engine).unwrapped
+    rng = np.random.default_rng(0)
     env.reset(seed=0)
     _episode(env, rng)  # warm
-    step_s, bare_s, reset_s = [], [], []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or not step_s:
+    walls_s, bare_s, resets_s, steps = 0.0, 0.0, 0.0, 0
+    over, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or not over:
         started = time.perf_counter()
         env.reset()
-        reset_s.append(time.perf_counter() - started)
-        step_s.append(_episode(env, rng) / task.max_steps)
-        env.reset()
-        bare_s.append(_replay(env.unwrapped.backend, *_recorded(env, rng)) / task.max_steps)
-    per_step = median(step_s) + median(reset_s) / task.max_steps
+        resets_s += time.perf_counter() - started
+        wall_s, done = _episode(env, rng)
+        walls_s, steps = walls_s + wall_s, steps + done
+        start, torques = _recorded(env, rng)
+        bare = _replay(env.backend, start, torques) / len(torques) * round(env.dt / env.backend.substep_s)
+        bare_s += bare * done
+        over.append(wall_s / done / bare)
+    per_step = (walls_s + resets_s) / steps
     return {
         "steps_per_s": 1.0 / per_step,
-        "simulated_s_per_s": env.unwrapped.dt / per_step,
-        "step_us": 1e6 * median(step_s),
-        "reset_us": 1e6 * median(reset_s),
-        "bare_substeps_us": 1e6 * median(bare_s),
-        "step_over_bare": median(step_s) / median(bare_s),
-        "substep_ms": 1e3 * env.unwrapped.backend.substep_s,
+        "simulated_s_per_s": env.dt / per_step,
+        "step_us": 1e6 * walls_s / steps,
+        "reset_us": 1e6 * resets_s / len(over),
+        "bare_substeps_us": 1e6 * bare_s / steps,
+        "step_over_bare": median(over),
+        "substep_ms": 1e3 * env.backend.substep_s,
         "resident_mb": _highest_resident_mb(),
     }
 
@@ -119,19 +162,32 @@ def _highest_resident_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def _episode(env: Any, rng: np.random.Generator) -> float:
-    """Wall time of one episode under random actions, without its reset [s]."""
-    actions = rng.uniform(-1.0, 1.0, (env.unwrapped.task.max_steps, *env.action_space.shape))
-    started = time.perf_counter()
+def _episode(env: Any, rng: np.random.Generator) -> tuple[float, int]:
+    """Wall time of an episode, or of its first steps, under random actions, without its reset [s]; and how many steps it had."""
+    actions = rng.uniform(-1.0, 1.0, (ROUND_STEPS, *env.action_space.shape))
+    done, started = 0, time.perf_counter()
     for action in actions:
-        env.step(action)
-    return time.perf_counter() - started
+        *_, terminated, truncated, _ = env.step(action)
+        done += 1
+        if terminated or truncated:
+            break
+    return time.perf_counter() - started, done
 
 
-def _recorded(env: Any, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Start posture and the torques of every substep of an episode."""
-    kernel = env.unwrapped.backend.kernel
-    start, torques, step = kernel.q_rad.copy(), [], kernel.step
+def _recorded(env: Any, rng: np.random.Generator) -> tuple[Start, list[np.ndarray]]:
+    """Where an episode started, and the torques of all its substeps."""
+    backend, starts, torques = env.backend, [], []
+    begin = backend.begin
+
+    def starting(start: Start) -> Any:
+        starts.append(start)
+        return begin(start)
+
+    backend.begin = starting
+    env.reset()
+    del backend.begin
+    kernel = backend.kernel  # of this episode
+    step = kernel.step
 
     def recording() -> None:
         step()
@@ -140,12 +196,12 @@ def _recorded(env: Any, rng: np.random.Generator) -> tuple[np.ndarray, list[np.n
     kernel.step = recording
     _episode(env, rng)
     kernel.step = step
-    return start, torques
+    return starts[-1], torques
 
 
-def _replay(backend: Any, start_rad: np.ndarray, torques_nm: list[np.ndarray]) -> float:
+def _replay(backend: Any, start: Start, torques_nm: list[np.ndarray]) -> float:
     """Wall time of the engine alone under given torques [s]."""
-    backend.begin(Start(q_rad=start_rad))
+    backend.begin(start)
     if hasattr(backend, "mj_model"):
         import mujoco
 
@@ -237,7 +293,12 @@ def vector(seconds: float) -> dict[str, float]:
 
 
 KINDS: dict[str, Callable[[float], dict[str, float]]] = {
-    **{f"env_{engine}": partial(environment, engine) for engine in ENGINES},
+    **{
+        f"{run}_{engine}": partial(environment, run, engine)
+        for run, env_id in RUNS.items()
+        if env_id in TASKS
+        for engine in ENGINES
+    },
     "transmission": transmission,
     "vector": vector,
 }

@@ -1,7 +1,7 @@
 """A description that cannot exist is refused by field and value; one that can is what its primary numbers say."""
 
 from dataclasses import replace
-from math import nan
+from math import inf, nan
 
 import numpy as np
 import pytest
@@ -98,6 +98,26 @@ REFUSED = {
             )
         ),
         "unknown joint of tendon pip 'pipp'. Did you mean 'pip'\\? Known: mcp, pip",
+    ),
+    "shape of no end": (
+        lambda: Geom(shape="sphere", size_m=(inf,)),
+        r"geom sphere: size_m must be finite, got \(inf,\)",
+    ),
+    "joint that is nowhere": (
+        lambda: joint(origin_m=(0.0, nan, 0.0)),
+        r"joint mcp: origin_m must be finite, got \(0.0, nan, 0.0\)",
+    ),
+    "arm that is no number": (
+        lambda: Arm(joint="mcp", flexor_m=nan, extensor_m=0.01),
+        "arm over mcp: flexor_m must be finite, got nan",
+    ),
+    "cable that never gives": (
+        lambda: replace(TENDON, stiffness_n_m=inf),
+        "tendon pip: stiffness_n_m must be finite, got inf",
+    ),
+    "tip that is nowhere": (
+        lambda: replace(FINGER.tips[0], offset_m=(nan, 0.0, 0.0)),
+        r"tip finger: offset_m must be finite",
     ),
     "two joints of one name": (
         lambda: robot(joints=(MCP, replace(PIP, name="mcp"))),

@@ -32,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
         actor.head.weight.mul_(100.0)
     training = {"env": CONTRACT.env_id, "engine": "mock", "seed": 0, "steps": 1, "commit": "", "learner": "none"}
     out = tmp_path_factory.mktemp("models")
-    return export(actor, CONTRACT, out, "hand_reach", recorded_observations=rows, training=training)
+    return export(actor, CONTRACT, out, "hand_reach", recorded_observations=rows, training=training, cross_check=False)
 
 
 def constant(value: float):
@@ -233,7 +233,9 @@ def test_export_releases_a_run_under_the_name_of_its_environment(monkeypatch, tm
     rows = np.random.default_rng(0).standard_normal((20, CONTRACT.observation_size)).astype(np.float32)
     actor.update_normalizer(torch.from_numpy(rows))
     training = {"env": CONTRACT.env_id, "engine": "mock", "seed": 0, "steps": 1, "commit": "", "learner": "none"}
-    saved = SimpleNamespace(actor=actor, contract=CONTRACT, recorded_observations=rows, training=training)
+    saved = SimpleNamespace(
+        actor=actor, contract=CONTRACT, recorded_observations=rows, training=training, cross_check=False
+    )
     asked = []
     checkpoint = SimpleNamespace(load=lambda run: asked.append(run) or saved)
     monkeypatch.setattr("policies.checkpoint", checkpoint, raising=False)

@@ -15,9 +15,10 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from policies.artifact import ArtifactFileError, PolicyFile
-from policies.export import ExportError, ParityError, UnsupportedLayerError, export, write_card
+from policies.export import BackendError, ExportError, ParityError, UnsupportedLayerError, backends, export, write_card
 from policies.export.graph import OPERATORS, OPSET, build, joint_targets, to_bytes
 from policies.export.layers import LAYERS, Graph, emit
+from policies.export.metadata import properties
 from policies.export.parity import ACTION_TOLERANCE, TARGET_TOLERANCE_RAD, check_parity, gate_inputs
 from policies.networks import ACTIVATIONS, Actor, Residual
 from robot import artifacts
@@ -91,6 +92,7 @@ RECORDED = observations(RELATIVE, 80)
 
 def write(tmp_path: Path, actor: Actor | None = None, contract: Contract = RELATIVE, **options) -> Path:
     settings = {"recorded_observations": RECORDED, "training": TRAINING, **options}
+    settings.setdefault("cross_check", False)  # a process of its own; the tests of it ask for it
     return export(actor or trained(contract), contract, tmp_path, "hand_reach", **settings)
 
 
@@ -352,10 +354,13 @@ def test_a_contract_of_a_robot_that_has_changed_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"recorded_observations": RECORDED[:, :-1]}, r"must have shape \(k, 115\)"),
+        ({"recorded_observations": RECORDED[:, :-1]}, r"must have shape \(k, 130\)"),
         ({"recorded_observations": np.zeros_like(RECORDED)}, "16 different rows or more, got 1"),
         ({"recorded_observations": RECORDED[:15]}, "16 different rows or more, got 15"),
-        ({"recorded_observations": np.where(np.arange(115) == 4, np.nan, RECORDED)}, r"NaN or infinity in rows \[0, 1"),
+        (
+            {"recorded_observations": np.where(np.arange(RECORDED.shape[1]) == 4, np.nan, RECORDED)},
+            r"NaN or infinity in rows \[0, 1",
+        ),
         ({"training": {"env": "x"}}, "missing: engine, seed, steps, commit, learner"),
         ({"training": {**TRAINING, "wall_s": float("nan")}}, "training must be JSON"),
         ({"version": "3"}, "version must be v1, v2"),
@@ -363,7 +368,7 @@ def test_a_contract_of_a_robot_that_has_changed_is_refused(tmp_path):
     ],
 )
 def test_inputs_that_cannot_be_trusted_are_refused(tmp_path, options, message):
-    assert RECORDED.shape[1] == 115
+    assert RECORDED.shape[1] == 130
     with pytest.raises(ExportError, match=message):
         write(tmp_path, **options)
     assert list(tmp_path.iterdir()) == []
@@ -392,6 +397,29 @@ def test_an_export_takes_less_than_a_second(tmp_path):
     assert time.process_time() - start < 1.0
 
 
+def test_the_robots_backends_are_part_of_the_gate_and_the_card_says_what_they_gave(tmp_path):
+    card = (write(tmp_path, cross_check=True) / "card.md").read_text()
+    assert "The robot's backends against the network over" in card
+    for name in ("c ", "onnxruntime ", "numpy "):
+        assert name in card.partition("steps")[2]
+
+
+def test_a_memory_is_carried_through_a_thousand_steps_by_every_backend_of_the_robot():
+    torch.manual_seed(0)
+    actor = trained(RELATIVE, hidden=(32,), memory=24)
+    rng = np.random.default_rng(0)
+    data = to_bytes(build(actor, RELATIVE, properties(actor, RELATIVE, MODEL, TRAINING)))
+    steps = backends.trace(actor, RELATIVE, gate_inputs(actor, RECORDED, rng), rng)
+    assert steps["fresh"][-backends.RECURRENT_STEPS :].sum() == 1  # a thousand in a row
+    report = backends.check_backends(data, steps)
+    assert set(report.actions) == {"c", "onnxruntime", "numpy"} and max(report.actions.values()) <= 1e-5
+    steps["actions"][-1, 3] += 1e-3  # the network says something else at the last step
+    with pytest.raises(BackendError, match="actions of the robot's backends and of the network differ"):
+        backends.check_backends(data, steps)
+    with pytest.raises(BackendError, match="would not read this file: TruncatedFileError"):
+        backends.check_backends(data[:-3000], steps)
+
+
 def test_versions_count_up_and_are_never_overwritten(tmp_path):
     assert [write(tmp_path).name for _ in range(2)] == ["v1", "v2"]
     before = (tmp_path / "hand_reach/v1/policy.onnx").stat().st_mtime_ns
@@ -409,7 +437,7 @@ def test_golden_samples_are_what_the_file_answers_half_of_them_recorded(tmp_path
     with np.load(folder / "golden.npz") as golden:
         arrays = dict(golden)
     assert {name: array.shape for name, array in arrays.items()} == {
-        "obs": (64, 115),
+        "obs": (64, 130),
         "actions": (64, 25),
         "joint_targets": (64, 25),
     }
@@ -530,7 +558,7 @@ def test_a_model_without_a_contract_is_refused():
 def test_a_model_with_the_contract_of_another_is_refused():
     other = without_targets(CONTRACTS["absolute"])
     data = to_bytes(build(trained(RELATIVE), RELATIVE, meta(other)))
-    with pytest.raises(ArtifactFileError, match=r"'obs' must be \[1, 90\], got \[1, 115\]"):
+    with pytest.raises(ArtifactFileError, match=r"'obs' must be \[1, 105\], got \[1, 130\]"):
         PolicyFile.from_bytes(data)
 
 

@@ -90,7 +90,7 @@ def test_the_battery_is_counted_down_and_ends_at_nothing():
 def test_a_robot_without_sensors_and_one_with_a_broken_sensor_stay_countable():
     assert driven(5).energy_j == 0.0
     current_a = np.full(N, 0.1)
-    current_a[3] = np.nan
+    current_a[3], current_a[4] = np.nan, np.inf
     assert 0.0 < driven(5, motor_current_a=current_a).energy_j < np.inf
 
 

@@ -249,7 +249,9 @@ def test_only_the_operators_key_may_ask(place, capsys):
         ("lost", "doubled", "recorded", "held"), 0
     )
     cli.top(hub=place.hub_address, keys=place.keys, times=1)
-    assert "together" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "together" in said
+    assert "0 of 2 robots online" in said
     with pytest.raises(AdminError, match="nothing was deployed yet"):
         cli.hold(hub=place.hub_address, keys=place.keys)
     with pytest.raises(AdminError, match=r"none/v1 is not in the catalogue\. Known: nothing"):

@@ -1,21 +1,25 @@
 """Jobs are done once: whatever comes late, twice or from the past, and whoever is killed. Pure rules, then the log, then both sides together."""
 
 import contextlib
+import errno
 import itertools
 
 import msgspec
+import numpy as np
 import pytest
-from fleet_places import Place
+from fleet_places import Place, episode, fall
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onboard_helpers import artifact, model, write
 from test_fleet_faults import FaultyDisk
 
 from fleet import jobs
+from fleet.disk import Disk
 from fleet.errors import StoreFullError
 from fleet.jobs import Added, Finished, Given, JobError, Queue, Returned, Spec, snapshot
 from fleet.jobs_hub import JobQueue
-from fleet.messages import Heartbeat, JobResult
+from fleet.messages import EpisodeResult, FallReport, Heartbeat, HeartbeatOk, JobResult
+from fleet.segment import encode_record
 from fleet.store import read_log
 from fleet.wire import EVENTS
 from fleet.worker import LEASE_SHARE, Worker
@@ -370,6 +374,27 @@ def test_a_robot_that_hears_nothing_gives_up_before_the_hub_gives_the_job_away(r
     assert robot.book.queue.find("1").state == "given"
 
 
+def test_a_robot_whose_disk_is_full_takes_no_job_and_goes_on(tmp_path, clock):
+    class Full(Disk):
+        def write_file(self, path, data, *, mode=0o644):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    book = opened(tmp_path, clock)
+    book.add({"task": "reach", "skill": "hand_reach"})
+    told = []
+    worker = Worker(tmp_path / "job.json", tell=told.append, utc_ns=lambda: 0, now_s=clock, disk=Full())
+    worker.heard(*book.heard("a", beat()), 0.0)
+    worker.give_up("the robot stops", 0.0)
+    assert (worker.ticket, told) == (None, [])
+    book.close()
+
+
+def test_a_log_of_a_newer_version_is_named(tmp_path, clock):
+    (tmp_path / "jobs.log").write_bytes(b"".join(encode_record(msgspec.msgpack.encode({"type": "lent"}), seq=1)))
+    with pytest.raises(JobError, match=r"jobs.log: entry 1 is not of this version"):
+        opened(tmp_path, clock)
+
+
 def test_a_job_that_was_cancelled_stops_with_the_episode(robot):
     robot.book.add({"task": "reach", "skill": "hand_reach", "repeats": 99})
     robot.beat()
@@ -464,3 +489,57 @@ def results_in_the_log(folder):
     for _record, payload in read_log(folder, {EVENTS}):
         with contextlib.suppress(msgspec.MsgspecError):
             yield msgspec.msgpack.decode(payload, type=JobResult)
+
+
+# --- what travels -------------------------------------------------------------------------------------------------------
+
+
+def test_yesterdays_heartbeat_still_decodes_and_asks_for_no_job():
+    old = {"type": "hb", "state": "running", "policy_sha256": "a" * 64, "generation": 3}  # before jobs and joules
+    heartbeat = msgspec.msgpack.decode(msgspec.msgpack.encode(old), type=Heartbeat)
+    assert (heartbeat.battery, heartbeat.wants_job, heartbeat.skills) == (None, False, ())
+    answer = msgspec.msgpack.decode(msgspec.msgpack.encode({"type": "hbok", "generation": 3}), type=HeartbeatOk)
+    assert (answer.job, answer.job_lease) == (None, 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("field", ["energy_j", "power_w", "battery", "battery_j"])
+def test_a_number_that_cannot_be_is_refused(field, value):
+    raw = msgspec.msgpack.encode({"type": "hb", "state": "running", field: value})
+    with pytest.raises(msgspec.ValidationError, match=field):
+        msgspec.msgpack.decode(raw, type=Heartbeat)
+
+
+def test_events_are_told_apart():
+    """An episode's result counts towards a verdict; nothing else may be taken for one, nor it for anything else."""
+    events = {EpisodeResult: episode(), FallReport: fall(), JobResult: result()}
+    for kind, event in events.items():
+        raw = msgspec.msgpack.encode(event)
+        for other in events:
+            if other is kind:
+                assert msgspec.msgpack.decode(raw, type=other) == event
+            else:
+                with pytest.raises(msgspec.ValidationError):
+                    msgspec.msgpack.decode(raw, type=other)
+
+
+def test_after_a_power_cut_the_queue_is_what_was_last_answered(tmp_path, clock):
+    rng = np.random.default_rng(7)
+    for round in range(30):
+        disk, folder = FaultyDisk(), tmp_path / str(round)
+        folder.mkdir()
+        book = opened(folder, clock, disk=disk)
+        for _ in range(int(rng.integers(1, 12))):
+            act = rng.integers(3)
+            if act == 0 or not book.queue.jobs:
+                book.add({"task": "reach", "skill": "hand_reach"})
+            elif act == 1:
+                book.heard(str(rng.choice(["a", "b"])), beat())
+            elif (given := book.queue.given) and rng.random() < 0.7:
+                book.happened(given[0].robot, result(lease=given[0].lease, job=given[0].spec.id))
+        before = msgspec.to_builtins((book.queue.jobs, book.queue.totals))
+        book.close()
+        disk.lose_power(rng)
+        again = opened(folder, clock)
+        assert msgspec.to_builtins((again.queue.jobs, again.queue.totals)) == before
+        again.close()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -20,13 +21,15 @@ from fleet.answers import MAX_BODY_BYTES, pack_answer, read_answer
 from fleet.errors import AdminError, HubAwayError, KeyFileError, LooseSecretError
 from fleet.messages import Answer
 from fleet.metrics import Histogram, families
+from fleet.top import screen
 from fleet.web.app import make_app
 from fleet.web.bodies import shape, states
 from fleet.web.doors import FREE_TRIES, MAX_SESSIONS, SESSION_S, WAIT_S, Doors, page_secret
 from fleet.web.watch import Watch
 from fleet.wire import MAX_META_BYTES, decode
 
-PICTURES = Path(__file__).resolve().parents[1] / "out" / "page"
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "out" / "page"
 SECRET = "correct horse battery"
 
 
@@ -330,6 +333,11 @@ def test_every_figure_of_an_overview_becomes_a_family(place):
         "fleet_disk_free_ratio",
         "fleet_jobs",
     } <= names
+    samples = {sample.name for family in families(overview) for sample in family.samples}
+    samples |= {"fleet_rollout_fall_rate"}  # only while there is a rollout
+    shown = set(re.findall(r"fleet_\w+", (ROOT / "docs/grafana.json").read_text()))
+    assert shown - samples == set()
+    assert len(shown) >= 12
     labels = {label for family in families(overview) for sample in family.samples for label in sample.labels}
     assert labels <= {"hub", "state", "stream", "why", "how", "cohort", "le"}
 
@@ -346,6 +354,52 @@ def test_the_last_fall_of_a_robot_survives_a_restart(place):
     assert place.ask("fall", robot="left")["reason"] == "second"
     with pytest.raises(AdminError, match=r"unknown robot with a recorded fall 'right'.*Known: left"):
         place.ask("fall", robot="right")
+
+
+def test_a_terminal_shows_the_same_what_needs_a_person_first(place):
+    place.hub()
+    place.uplink("left", battery=0.5, battery_j=10.0, power_w=4.0, tally=tally(falls=2))
+    place.uplink("right", state="safe", refused="hand_reach/v2: it shook")
+    place.wait(lambda o: o["states"]["ONLINE"] == 2, "both are there")
+    watch = Watch(lambda: place.ask("overview"))
+    lines = screen(watch.look()).splitlines()
+    assert lines[0].startswith("hub hub, up ")
+    assert "2 of 4 robots online, 4 W" in lines[0]
+    assert lines[3].split()[:3] == ["right", "online", "safe"]
+    assert lines[4].split()[:6] == ["left", "online", "running", "50", "%", "4.0"]
+    assert lines[-1] == "right: hand_reach/v2: it shook"
+    small = screen(watch.look(), width=40, height=10).splitlines()
+    assert len(small) <= 10
+    assert max(map(len, small)) <= 40
+    assert any("more" in line for line in small)
+    said = place.flexor("fleet", "top", "--hub", place.address, "--keys", place.keys, "--times", 1).communicate(
+        timeout=60
+    )[0]
+    assert "jobs: 0 wait" in said
+
+
+@pytest.mark.slow
+def test_a_body_that_falls_in_simulation_is_seen_falling(place):
+    """The whole way: engine, joint states, spool, wire, log, page."""
+    import gymnasium
+
+    import sim  # noqa: F401
+
+    env = gymnasium.make("flexor/BodyStand-v0", engine="pybullet").unwrapped
+    contract = env.contract
+    env.close()
+    folder = write(place.path / "models/body_stand/v1", artifact(model(contract, seed=0, vigour=3.0), contract))
+    place.hub()
+    place.robot("walker", folder, backend="pybullet", battery_wh=500.0)
+    seen = place.wait(lambda o: any(r["fall"] for r in o["robots"]), "a fall")
+    drawn = states(place.ask("fall", robot="walker"))
+    assert drawn["robot_model"] == "body28"
+    assert len(drawn["q_rad"][0]) == len(shape("body28")["joints"])
+    up = [1.0 - 2.0 * (x * x + y * y) for x, y, _, _ in drawn["quat_xyzw"]]  # the base's z axis against the world's
+    assert up[-1] < max(up)
+    robot = next(r for r in seen["robots"] if r["name"] == "walker")
+    assert robot["energy_j"] > 0.0
+    assert 0.9 < robot["battery"] < 1.0
 
 
 @pytest.fixture
@@ -429,6 +483,16 @@ def test_the_page_in_a_browser(place, browser):
         "(() => { const s = document.getElementById('fall_robot'); s.value = 'walker'; s.dispatchEvent(new Event('change')); })()"
     )
     browser.wait("document.getElementById('fall_text').textContent.startsWith('walker')")
+
+    browser.run("document.querySelector('[data-key=\"fall left\"]').focus({ preventScroll: true })")
+    browser.run("window.before = document.activeElement")
+    browser.wait("!window.before.isConnected")  # drawn anew by the next overview
+    assert browser.run("document.activeElement.dataset.key") == "fall left"
+    press_and_wait = (
+        "(async () => { const b = document.querySelector('[data-key=\"fall left\"]'); b.dispatchEvent(new PointerEvent('pointerdown', { bubbles: true }));"
+        "await new Promise((r) => setTimeout(r, 1500)); const stays = b.isConnected; b.dispatchEvent(new PointerEvent('pointerup', { bubbles: true })); return stays; })()"
+    )
+    assert browser.run(press_and_wait) is True
 
     browser.run("document.getElementById('sign').click()")
     sign_in = "(() => {{ document.getElementById('secret').value = {!r}; document.getElementById('sign_form').requestSubmit(); }})()"

@@ -29,7 +29,9 @@ def network() -> Actor:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    return export(network(), CONTRACT, tmp_path, "hand_reach", recorded_observations=ROWS, training=TRAINING)
+    return export(
+        network(), CONTRACT, tmp_path, "hand_reach", recorded_observations=ROWS, training=TRAINING, cross_check=False
+    )
 
 
 def maker(fails_on: str | None = None):
@@ -44,7 +46,9 @@ def maker(fails_on: str | None = None):
 
 
 def saved(actor: Actor) -> SimpleNamespace:
-    return SimpleNamespace(actor=actor, contract=CONTRACT, recorded_observations=ROWS, training=TRAINING)
+    return SimpleNamespace(
+        actor=actor, contract=CONTRACT, recorded_observations=ROWS, training=TRAINING, cross_check=False
+    )
 
 
 def test_a_policy_that_works_on_both_engines_is_released(folder):

@@ -13,10 +13,12 @@ from onboard_helpers import CONTRACT, HAND, STD, artifact, golden, model, npz
 from onnx import TensorProto, helper, numpy_helper
 
 from robot import artifacts
+from robot.contract import OBSERVATION_TERMS, Term
 from robot.errors import FlexorError
 from robot.onboard import refusals as why
 from robot.onboard.admission import admit, examine, fits, judge
 from robot.onboard.artifact import from_bytes, read_golden
+from robot.onboard.measures import SOURCES
 from robot.onboard.onnxfile import read
 from robot.onboard.rehearsal import rehearse
 
@@ -333,6 +335,16 @@ def test_a_policy_too_slow_for_its_period_is_refused():
     assert rehearse(GOOD, period_s=1.0, rng=np.random.default_rng(0))["median_call_us"] > 0.0
 
 
+def test_a_policy_that_observes_what_the_robot_cannot_measure_is_refused_by_term():
+    gyro = Term(
+        name="base_gyro", elements=("x", "y", "z"), unit="rad/s", frame="base", low=(-9.0,) * 3, high=(9.0,) * 3
+    )
+    blind = msgspec.structs.replace(CONTRACT, observation=(*CONTRACT.observation, gyro))
+    with pytest.raises(why.UnmeasuredError, match=r"base_gyro: its base is fixed: no IMU"):
+        fits(artifact(model(blind), blind), HAND)
+    assert set(SOURCES) == set(OBSERVATION_TERMS)  # every term has a source to show
+
+
 def test_golden_vectors_are_required_and_named():
     with pytest.raises(why.MissingGoldenError, match="no array 'obs'; it has none"):
         tried(replace(GOOD, golden={}))
@@ -367,6 +379,6 @@ def test_a_judge_that_takes_too_long_is_ended():
 
 def test_every_refusal_is_an_admission_error_with_its_own_name():
     kinds = [kind for kind in vars(why).values() if isinstance(kind, type) and issubclass(kind, why.AdmissionError)]
-    assert len(kinds) == 23
+    assert len(kinds) == 24
     assert all(why.by_name(kind.__name__) is kind for kind in kinds if kind is not why.AdmissionError)
     assert why.by_name("SomethingElse") is why.JudgeError

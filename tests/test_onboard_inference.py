@@ -1,7 +1,11 @@
 """Inference backends give the same numbers; the tables say what is in a file."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -266,3 +270,43 @@ def test_the_bench_measures_every_backend_in_a_process_of_its_own(shelf, capsys)
     for mode in ("default", "tuned", *BACKENDS):
         assert 0.0 < results[mode]["p50_us"] <= results[mode]["p99_us"] and results[mode]["cpu_share"] > 0.0
         assert mode in printed
+
+
+def test_without_onnxruntime_a_policy_is_admitted_and_run_by_generated_c_or_by_numpy(monkeypatch):
+    from robot.onboard import inference, rehearsal
+
+    with_it = rehearsal.rehearse(GOOD, period_s=0.02, rng=np.random.default_rng(0))
+    for module in (inference, rehearsal):
+        monkeypatch.setattr(module, "available", lambda: False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as where it is not installed
+    without = rehearsal.rehearse(GOOD, period_s=0.02, rng=np.random.default_rng(0))
+    assert without["golden_samples"] == with_it["golden_samples"] and without["golden_max_difference"] <= 1e-5
+    policy, medians = choose(GOOD, pause=lambda seconds: None)
+    assert policy.name == "c" and set(medians) == {"c"}
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert choose(GOOD, pause=lambda seconds: None)[0].name == "numpy"
+    with pytest.raises(ModuleNotFoundError):
+        make_inference(GOOD, "onnxruntime")
+
+
+def test_a_process_without_onnxruntime_runs_the_whole_loop(tmp_path):
+    """`flexor run` in an interpreter that cannot import it; the judge's process can't either."""
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "sitecustomize.py").write_text(
+        "import importlib.abc, sys\n"
+        "class No(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'onnxruntime':\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, No())\n"
+    )
+    write(tmp_path / "test_policy" / "v1", GOOD)
+    code = f"from robot.onboard import cli; cli.run({str(tmp_path / 'test_policy' / 'v1')!r}, backend='mock', seconds=0.3, realtime=False)"
+    root = Path(__file__).resolve().parents[1]
+    env = {**os.environ, "PYTHONPATH": f"{blocked}:{root}", "XDG_STATE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "decisions by c" in done.stdout

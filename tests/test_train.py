@@ -152,6 +152,19 @@ def test_a_checkpoint_of_another_environment_is_refused(whole, tmp_path):
         Trainer(tmp_path, CONFIG, resume_from=other)
 
 
+def test_a_long_chapter_is_saved_within_it_and_a_run_goes_on_from_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "chapter_iterations", 4)
+    monkeypatch.setattr(training, "SAVE_S", 0.0)
+    trainer, saved = Trainer(tmp_path, CONFIG), []
+    kept = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda run, it: saved.append(dict(it.counters)) or kept(run, it))
+    try:
+        trainer.train(seconds=None, steps=4 * 8, report=lambda line: None, clock=_tick)
+    finally:
+        trainer.close()
+    assert [(it["steps"], it["chapter"]) for it in saved] == [(8, 1), (16, 1), (24, 1), (32, 1), (32, 1)]
+
+
 def test_overlapping_changes_when_things_are_done_and_not_how_many(tmp_path):
     trainer = Trainer(tmp_path, replace(CONFIG, overlap=False))
     try:

@@ -1,6 +1,7 @@
 """A robot among bodies on a ground: the laws that hold in both engines, and what is refused."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -477,3 +478,11 @@ def test_a_described_body_can_be_replaced_by_a_larger_one():
     assert replace(box("a"), mass_kg=2.0).scaled(2.0).inertial[2][0] == pytest.approx(
         4.0 * replace(box("a"), mass_kg=2.0).inertial[2][0]
     )
+
+
+def test_the_program_in_the_documentation_runs_and_pushes_the_crate(capsys):
+    text = (Path(__file__).resolve().parents[1] / "docs" / "simulation.md").read_text()
+    (program,) = re.findall(r"^```python run\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    exec(compile(program, "docs/simulation.md", "exec"), {"__name__": "docs"})
+    speed = float(capsys.readouterr().out.split()[0])
+    assert 0.05 < speed < 60.0 / 4.0 * 0.02  # less what friction takes

@@ -9,9 +9,9 @@ import zmq
 
 from fleet.answers import read_answer
 from fleet.errors import AdminError, HubAwayError, WireError
-from fleet.keys import load_pair, load_public
+from fleet.keys import load_hub_public, load_pair
 from fleet.messages import Ask
-from fleet.sockets import ADMIN_OFFSET, dial, parse_endpoint
+from fleet.sockets import ADMIN_OFFSET, dial, parse_hub
 from fleet.wire import decode, encode
 
 
@@ -19,14 +19,14 @@ class HubLine:
     """Like `fleet.operator.ask`, on a connection that stays.
 
     Args:
-        hub: HOST:PORT of a hub on this machine.
+        hub: HOST:PORT of a hub on this machine, or NAME@HOST:PORT.
         keys: Key folder with the operator's key.
     """
 
     def __init__(self, hub: str, keys: Path, *, timeout_s: float = 5.0) -> None:
-        host, port = parse_endpoint(hub)
-        self._endpoint = f"tcp://{host}:{port + ADMIN_OFFSET}"
-        self._pair, self._public = load_pair(keys / "admin.key_secret"), load_public(keys / "hub.key")
+        address = parse_hub(hub)
+        self._endpoint = f"tcp://{address.host}:{address.port + ADMIN_OFFSET}"
+        self._pair, self._public = load_pair(keys / "admin.key_secret"), load_hub_public(keys, address.name)
         self._timeout_s = timeout_s
         self._context = zmq.Context()
         self._socket: zmq.Socket | None = None

@@ -28,3 +28,7 @@ class ParityError(ExportError):
             f"exported file and network differ by {abs(expected - seen):.3g}, more than {tolerance:.0e}: "
             f"output {output!r} element {element} on {source} input {row}: network {expected!r}, file {seen!r}"
         )
+
+
+class BackendError(ExportError):
+    """A backend of the robot does not give what the network gives; the message names it."""

@@ -86,7 +86,7 @@ def check_parity(data: bytes, actor: Actor, contract: Contract, inputs: dict[str
     policy = PolicyFile.from_bytes(data)
     worst = {ACTIONS: 0.0, JOINT_TARGETS: 0.0}
     for source, rows in inputs.items():
-        actions = _network_actions(actor, rows)
+        actions = network_actions(actor, rows)
         seen, memory = [], policy.initial_memory
         for row in rows:  # a memory is carried from row to row, as on a robot
             action, target, memory = policy.step(row, memory)
@@ -117,7 +117,7 @@ def check_parity(data: bytes, actor: Actor, contract: Contract, inputs: dict[str
 
 
 @torch.no_grad()
-def _network_actions(actor: Actor, rows: np.ndarray) -> np.ndarray:
+def network_actions(actor: Actor, rows: np.ndarray) -> np.ndarray:
     """The network's own answers, one after another where it remembers, shape (k, n_act)."""
     observations = torch.tensor(rows)
     if not actor.memory_size:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from policies.artifact import PolicyFile
-from policies.export import card, golden, graph, metadata
+from policies.export import backends, card, golden, graph, metadata
 from policies.export.errors import ExportError
 from policies.export.parity import ACTION_TOLERANCE, Parity, check_parity, gate_inputs
 from policies.networks import Actor
@@ -34,6 +34,7 @@ def export(
     training: dict[str, Any],
     results: Mapping[str, Mapping[str, Any]] | None = None,
     model: RobotModel | None = None,
+    cross_check: bool = True,
 ) -> Path:
     """Write an artifact.
 
@@ -47,13 +48,14 @@ def export(
         training: How the policy came about; needs `metadata.TRAINING_KEYS`.
         results: label -> `EvalResult.as_dict()` for the card. `write_card` can add them later.
         model: The robot; loaded by the contract's name when None.
+        cross_check: Hold the robot's own backends against the network, too, in a process of their own; takes seconds.
 
     Returns:
         The artifact's folder.
 
     Raises:
         ExportError: The actor, its name, the observations or the training record are refused; the message says why.
-        ParityError: The file and the network differ; nothing is left behind.
+        ParityError, BackendError: The file, or one of the robot's backends, and the network differ; nothing is left behind.
         ContractMismatchError: The contract is not of the robot as it is described now.
     """
     recorded = _checked_observations(recorded_observations, contract)
@@ -63,12 +65,16 @@ def export(
     properties = metadata.properties(actor, contract, model, training)
     data = graph.to_bytes(graph.build(actor, contract, properties))
     rng = np.random.default_rng(SEED)
-    parity = check_parity(data, actor, contract, gate_inputs(actor, recorded, rng))
+    inputs = gate_inputs(actor, recorded, rng)
+    said = parity_sentence(check_parity(data, actor, contract, inputs))
+    if cross_check:
+        steps = backends.trace(actor, contract, inputs, np.random.default_rng(SEED))
+        said = f"{said} {backends.sentence(backends.check_backends(data, steps), steps)}"
     policy = PolicyFile.from_bytes(data)
     files = {
         POLICY_FILE: data,
         GOLDEN_FILE: golden.to_bytes(golden.golden_samples(policy, actor, recorded, rng)),
-        CARD_FILE: card.render(policy, f"{name}/{final.name}", parity_sentence(parity), results).encode(),
+        CARD_FILE: card.render(policy, f"{name}/{final.name}", said, results).encode(),
     }
     _publish(files, final)
     return final

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import isfinite, sqrt
 
-from robot.description.parts import require
+from robot.description.parts import finite, require
 
 COPPER_PER_K = 0.00393  # temperature coefficient of copper's resistance at 25 deg C
 
@@ -97,6 +97,9 @@ class Arm:
     wrap: float = 1.0
     by_encoder: bool = False
 
+    def __post_init__(self) -> None:
+        finite(f"arm over {self.joint}", self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tendon:
@@ -137,6 +140,7 @@ class Tendon:
 
     def __post_init__(self) -> None:
         where = f"tendon {self.name}"
+        finite(where, self)
         for name in ("spool_flexor_m", "spool_extensor_m", "stiffness_n_m", "servo_stiffness_n_m"):
             require(getattr(self, name) > 0.0, where, f"{name} must be > 0", getattr(self, name))
         for name in ("damping_n_s_m", "pretension_n", "friction", "wrap_rad", "servo_damping_n_s_m"):
@@ -182,5 +186,6 @@ class Drive:
     source: str
 
     def __post_init__(self) -> None:
+        finite(f"drive {self.name}", self)
         for name in ("servo_stiffness_nm_rad", "servo_damping_nm_s_rad"):
             require(getattr(self, name) > 0.0, f"drive {self.name}", f"{name} must be > 0", getattr(self, name))

@@ -22,6 +22,14 @@ def require(ok: bool, where: str, what: str, value: object) -> None:
         raise DescriptionError(f"{where}: {what}, got {value!r}")
 
 
+def finite(where: str, record: object) -> None:
+    """Refuse a record that holds a number which is none: NaN or infinity, also within its tuples."""
+    for name, value in vars(record).items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        ok = all(isfinite(x) for x in numbers if isinstance(x, float | int))
+        require(ok, where, f"{name} must be finite", value)
+
+
 def unique(kind: str, items: tuple[Any, ...]) -> None:
     names = [item.name for item in items]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -50,6 +58,7 @@ class Geom:
         count = {"sphere": 1, "capsule": 2, "cylinder": 2, "box": 3}.get(self.shape)
         if count is None:
             raise UnknownNameError("geom shape", self.shape, ("sphere", "capsule", "cylinder", "box"))
+        finite(f"geom {self.shape}", self)
         require(len(self.size_m) == count, f"geom {self.shape}", f"size_m needs {count} numbers", self.size_m)
         require(all(s > 0.0 for s in self.size_m), f"geom {self.shape}", "size_m must be > 0", self.size_m)
 
@@ -142,6 +151,7 @@ class Joint:
         )
         require(self.lower_rad <= self.home_rad <= self.upper_rad, where, "home_rad must be in range", self.home_rad)
         require(abs(float(np.linalg.norm(self.axis)) - 1.0) < 1e-6, where, "axis must have length 1", self.axis)
+        finite(where, self)
         for name in ("max_torque_nm", "max_speed_rad_s"):
             require(getattr(self, name) > 0.0, where, f"{name} must be > 0", getattr(self, name))
         for name in ("damping_nm_s", "spring_nm_rad"):
@@ -155,3 +165,6 @@ class Tip:
     name: str
     link: str
     offset_m: Vec3
+
+    def __post_init__(self) -> None:
+        finite(f"tip {self.name}", self)

@@ -25,6 +25,7 @@ from robot.artifacts import ACTIONS, JOINT_TARGETS, OBSERVATION, STATE_IN, STATE
 from robot.contract import ContractMismatchError, Interface
 from robot.description.model import RobotModel
 from robot.onboard.artifact import Artifact
+from robot.onboard.measures import unmeasured
 from robot.onboard.operators import check_operators
 from robot.onboard.refusals import (
     AlteredFileError,
@@ -36,6 +37,7 @@ from robot.onboard.refusals import (
     OtherRobotError,
     RateError,
     StaleContractError,
+    UnmeasuredError,
     by_name,
 )
 
@@ -93,6 +95,7 @@ def fits(artifact: Artifact, model: RobotModel, control_hz: float | None = None)
     Raises:
         OtherRobotError, JointOrderError, StaleContractError: The contract is for another robot, for its joints in another
             order, or for an older description of it.
+        UnmeasuredError: The policy observes what the robot has no sensor for.
         RateError: The robot runs at another rate.
     """
     contract = artifact.contract
@@ -104,6 +107,10 @@ def fits(artifact: Artifact, model: RobotModel, control_hz: float | None = None)
         if contract.joint_names != model.joint_names or contract.motor_names != model.motor_names:
             raise JointOrderError(str(error)) from error
         raise StaleContractError(str(error)) from error
+    blind = unmeasured(contract, model)
+    if blind:
+        lines = "\n".join(f"  {term}: {why}" for term, why in blind)
+        raise UnmeasuredError(f"{artifact.label} observes what {model.name} cannot measure:\n{lines}")
     if control_hz is not None and abs(control_hz - contract.control_hz) > 1e-6 * contract.control_hz:
         raise RateError(
             f"{artifact.label} was trained at {contract.control_hz:g} Hz, the robot runs at {control_hz:g} Hz"

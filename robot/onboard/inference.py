@@ -14,7 +14,7 @@ from robot.onboard.codegen import CodegenError
 from robot.onboard.compiled import CompiledInference, CompiledParityError, CompilerError
 from robot.onboard.onnxfile import OnnxFile
 from robot.onboard.operators import evaluate
-from robot.onboard.ort import session
+from robot.onboard.ort import available, session
 
 
 class Inference(Protocol):
@@ -108,14 +108,16 @@ AUTO_PAUSE_S = 0.005  # long enough for caches to go cold and the core to idle, 
 
 
 def choose(artifact: Artifact, pause: Callable[[float], None] = time.sleep) -> tuple[Inference, dict[str, float]]:
-    """The fastest backend here: C if it can be had, else onnxruntime, measured as the loop will call them, not in a hot loop.
+    """The fastest backend here, measured as the loop will call them, not in a hot loop: generated C where there is a compiler,
+    onnxruntime where it is installed; numpy where there is neither.
 
     Returns:
         The policy, and the median time of a call of each backend that came up [us].
     """
-    candidates: list[Inference] = [OnnxInference(artifact)]
-    with suppress(CodegenError, CompilerError, CompiledParityError):  # onnxruntime runs everything that was admitted
+    candidates: list[Inference] = [OnnxInference(artifact)] if available() else []
+    with suppress(CodegenError, CompilerError, CompiledParityError):  # the others run everything that was admitted
         candidates.append(CompiledInference(artifact))
+    candidates = candidates or [NumpyInference(artifact)]
     observation = np.zeros(artifact.contract.observation_size, dtype=np.float32)
     times_us: dict[str, list[float]] = {policy.name: [] for policy in candidates}
     for _ in range(AUTO_CALLS):

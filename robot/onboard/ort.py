@@ -4,7 +4,16 @@ Why not `InferenceSession(path)`: its defaults spin a thread pool, which at 50 H
 gains nothing (docs/onboard.md).
 """
 
+from importlib.util import find_spec
 from typing import Any
+
+
+def available() -> bool:
+    """Whether onnxruntime is installed; where it is not, generated C or numpy runs the policy."""
+    try:
+        return find_spec("onnxruntime") is not None
+    except ImportError:  # somebody hides it
+        return False
 
 
 def session(onnx: bytes) -> Any:

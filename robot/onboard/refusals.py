@@ -67,6 +67,10 @@ class JointOrderError(AdmissionError):
     """The robot's joints or motors in another order than the contract's."""
 
 
+class UnmeasuredError(AdmissionError):
+    """The policy observes what this robot has no sensor for."""
+
+
 class RateError(AdmissionError):
     """Trained at another control rate than the robot's."""
 

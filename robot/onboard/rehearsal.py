@@ -4,13 +4,15 @@ Runs native code on a file from elsewhere, so it is called in a process of its o
 """
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from robot.artifacts import ACTIONS, GOLDEN_FILE, JOINT_TARGETS, OBSERVATION
 from robot.contract import Contract
 from robot.onboard.artifact import Arrays, Artifact
-from robot.onboard.ort import session
+from robot.onboard.operators import evaluate
+from robot.onboard.ort import available, session
 from robot.onboard.refusals import (
     GoldenMismatchError,
     GraphInterfaceError,
@@ -82,8 +84,27 @@ def _check_targets(contract: Contract, observation: np.ndarray, out: Arrays) -> 
     return worst
 
 
+Runner = Callable[[Arrays], list[np.ndarray]]
+
+
+def runner(artifact: Artifact) -> tuple[Runner, list[str], list[str]]:
+    """What runs the graph here, one sample a call, and the names of its inputs and outputs."""
+    if available():
+        run = session(artifact.onnx)
+        inputs, outputs = ([port.name for port in ports] for ports in (run.get_inputs(), run.get_outputs()))
+        return lambda rows: run.run(outputs, rows), inputs, outputs
+    inputs, outputs = ([port.name for port in ports] for ports in (artifact.file.inputs, artifact.file.outputs))
+
+    def by_the_table(rows: Arrays) -> list[np.ndarray]:
+        values = evaluate(artifact.file, rows)
+        return [values[name] for name in outputs]
+
+    return by_the_table, inputs, outputs
+
+
 def rehearse(artifact: Artifact, *, period_s: float, rng: np.random.Generator) -> dict[str, float]:
-    """Run the policy in onnxruntime and hold it against its golden vectors, its contract and the clock.
+    """Run the policy in onnxruntime, or in numpy where that is not installed, and hold it against its golden vectors, its
+    contract and the clock.
 
     Args:
         artifact: What to try.
@@ -96,9 +117,7 @@ def rehearse(artifact: Artifact, *, period_s: float, rng: np.random.Generator) -
     Raises:
         AdmissionError: Its class says what was wrong.
     """
-    run = session(artifact.onnx)
-    inputs = [port.name for port in run.get_inputs()]
-    outputs = [port.name for port in run.get_outputs()]
+    run, inputs, outputs = runner(artifact)
     missing = sorted({p.name for p in artifact.file.inputs} ^ set(inputs) | {ACTIONS, JOINT_TARGETS} - set(outputs))
     if missing:
         raise GraphInterfaceError(
@@ -107,7 +126,7 @@ def rehearse(artifact: Artifact, *, period_s: float, rng: np.random.Generator) -
 
     def call(rows: Arrays) -> Arrays:
         n = len(rows[OBSERVATION])
-        results = [run.run(outputs, {name: rows[name][i : i + 1] for name in inputs}) for i in range(n)]
+        results = [run({name: rows[name][i : i + 1] for name in inputs}) for i in range(n)]
         return {name: np.concatenate([np.asarray(result[k]) for result in results]) for k, name in enumerate(outputs)}
 
     contract, golden = artifact.contract, artifact.golden
@@ -147,7 +166,7 @@ def rehearse(artifact: Artifact, *, period_s: float, rng: np.random.Generator) -
     times_s = np.empty(TIMED_CALLS)
     for i in range(TIMED_CALLS):
         start = time.perf_counter()
-        run.run(outputs, one)
+        run(one)
         times_s[i] = time.perf_counter() - start
     median_s = float(np.median(times_s))
     if median_s > MAX_PERIOD_SHARE * period_s:

@@ -13,6 +13,7 @@ from robot.onboard.admission import Admission
 from robot.onboard.artifact import Artifact
 from robot.onboard.foreign import Foreign
 from robot.onboard.inference import NumpyInference
+from robot.onboard.measures import not_on_a_bus, source_of
 from robot.onboard.rehearsal import random_observations
 from robot.onboard.start import FORBIDDEN, Run, multiply_adds
 
@@ -110,6 +111,14 @@ def _span(low: Iterable[float], high: Iterable[float]) -> str:
     return f"{pairs[0][0]:g} .. {pairs[0][1]:g}" if len(pairs) == 1 else "differs"
 
 
+def _scale(artifact: Artifact, where: slice) -> str:
+    """What the graph divides a term by after taking the mean off: its standard deviation in training."""
+    if artifact.normaliser is None:
+        return "?"
+    std = artifact.normaliser.std[where]
+    return f"{std.min():.2g}" if np.allclose(std, std[0], rtol=0.05) else f"{std.min():.2g} .. {std.max():.2g}"
+
+
 def artifact_figures(artifact: Artifact) -> dict[str, Any]:
     return {
         "artifact": artifact.label,
@@ -120,6 +129,21 @@ def artifact_figures(artifact: Artifact) -> dict[str, Any]:
         "opset": artifact.file.opsets.get(""),
         "metadata_keys": sorted(artifact.file.metadata),
         "golden_samples": len(next(iter(artifact.golden.values()), ())),
+        "observation": [
+            {
+                "name": term.name,
+                "slice": [where.start, where.stop],
+                "source": source_of(term.name).what,
+                "on_a_motor_bus": source_of(term.name).on_a_bus or "the same",
+                "unit": term.unit,
+                "frame": term.frame,
+                "low": list(term.low),
+                "high": list(term.high),
+                "mean": artifact.normaliser.mean[where].tolist() if artifact.normaliser else None,
+                "std": artifact.normaliser.std[where].tolist() if artifact.normaliser else None,
+            }
+            for term, where in zip(artifact.contract.observation, artifact.contract.slices.values())
+        ],
         "contract": msgspec.to_builtins(artifact.contract),
     }
 
@@ -129,9 +153,18 @@ def artifact_table(artifact: Artifact) -> str:
     contract, file = artifact.contract, artifact.file
     action = contract.action
     observations = table(
-        ("slice", "observation", "unit", "frame", "range", "elements"),
+        ("slice", "observation", "source", "unit", "frame", "range", "divided by", "elements"),
         [
-            (f"{s.start}:{s.stop}", t.name, t.unit, t.frame, _span(t.low, t.high), _some(t.elements))
+            (
+                f"{s.start}:{s.stop}",
+                t.name if t.history == 1 else f"{t.name} x {t.history} steps",
+                source_of(t.name).what,
+                t.unit,
+                t.frame,
+                _span(t.low, t.high),
+                _scale(artifact, s),
+                _some(t.elements),
+            )
             for t, s in zip(contract.observation, contract.slices.values())
         ],
     )
@@ -232,8 +265,14 @@ def check_table(admission: Admission, model: RobotModel) -> str:
     """A good verdict, and what it rests on."""
     contract, figures = admission.artifact.contract, admission.figures
     unmoved = [joint for joint in model.joint_names if joint not in contract.action.joints]
+    blind = not_on_a_bus(contract)
     rows = [
         ("verdict", f"{admission.artifact.label} may drive {model.name}"),
+        ("measured", "every observation can be measured by this robot"),
+        (
+            "on a bus",
+            f"not measured by motors alone: {', '.join(blind)}" if blind else "motors alone can measure it all",
+        ),
         (
             "joints",
             f"{contract.action_size} of {len(model.joints)} moved; at home stay: {', '.join(unmoved) or 'none'}",

@@ -21,8 +21,9 @@ CONTACT_AT = (
 )  # share of the stretch between spool and the lumped guide; the implicit side gets the stiffer piece
 LIMIT_NATURAL_HZ = 30.0  # a stop on the joint's armature: as stiff as 5 ms substeps bear beside the tendon's own 25 Hz
 # The engine's step is stable while h^2 K / J + 2 h C / J < 4 for all that acts on a joint; with the tendon's 1.6 and the stop's
-# own stiffness 0.9, a ratio of 0.5 (2 h C / J = 1.9) made stops throw joints back faster than they came.
-LIMIT_DAMPING_RATIO = 0.25
+# own stiffness 0.9, a ratio of 0.5 (2 h C / J = 1.9) made stops throw joints back faster than they came. In PyBullet neighbours
+# that lean on their stops move against each other with a third of J, so the ratio is well below what one joint bears.
+LIMIT_DAMPING_RATIO = 0.15
 
 ENERGY_TERMS = ("electrical", "copper", "gear", "friction", "viscous", "mechanical", "stored")
 

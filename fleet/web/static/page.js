@@ -3,7 +3,7 @@ import { Player } from "/static/player.js";
 
 const $ = (id) => document.getElementById(id);
 const SHOWN = 60; // rows before "show all"
-const state = { token: "", all: false, overview: null, heard: 0 };
+const state = { token: "", all: false, overview: null, pressed: false };
 
 /** An element with attributes and children; strings become text. */
 function h(name, attributes = {}, ...children) {
@@ -126,8 +126,8 @@ function drawRollout(o) {
   if (state.token && r.status !== "rolled_back") {
     const held = r.status === "held";
     parts.push(h("div", { class: "acts" },
-      over ? null : h("button", { type: "button", class: "plain", on: { click: () => act(held ? "resume" : "hold") } }, held ? "Go on" : "Hold"),
-      h("button", { type: "button", class: "danger", on: { click: () => rollBack(r) } }, "Roll back")));
+      over ? null : h("button", { type: "button", class: "plain", "data-key": "hold", on: { click: () => act(held ? "resume" : "hold") } }, held ? "Go on" : "Hold"),
+      h("button", { type: "button", class: "danger", "data-key": "back", on: { click: () => rollBack(r) } }, "Roll back")));
   }
   body.replaceChildren(...parts);
 }
@@ -160,7 +160,7 @@ function robotRow(r) {
     h("td", {}, r.artifact, r.group ? h("span", { class: "sub" }, r.group) : null, r.refused ? h("span", { class: "sub wrong" }, r.refused) : null),
     number("spool", r.state === "NEVER" ? "" : text(bytes(r.spool_bytes))),
     h("td", { class: "number", "data-name": "held" }, text(count(r.steps)), r.lost ? h("span", { class: "sub" }, `${r.lost} lost`) : r.pending ? h("span", { class: "sub" }, `${r.pending} under way`) : null),
-    h("td", {}, r.fall ? h("button", { type: "button", class: "plain", on: { click: () => showFall(r.name, true) } }, "last fall") : null));
+    h("td", {}, r.fall ? h("button", { type: "button", class: "plain", "data-key": `fall ${r.name}`, on: { click: () => showFall(r.name, true) } }, "last fall") : null));
 }
 
 function battery(charge) {
@@ -184,7 +184,7 @@ function drawJobs(o) {
     h("td", {}, job.task, h("span", { class: "sub" }, [job.place, job.skill].filter(Boolean).join(" · "))),
     h("td", {}, h("span", { class: `badge ${JOB_BADGE[job.state]}` }, job.state === "given" ? `with ${job.robot}` : job.state), job.reason ? h("span", { class: "sub" }, job.reason) : null),
     h("td", { class: "number" }, job.energy_j ? text(joules(job.energy_j)) : ""),
-    h("td", { class: "number" }, state.token && order[job.state] !== undefined ? h("button", { type: "button", class: "plain", on: { click: () => act("job_cancel", { id: job.id }) } }, "Cancel") : ""))));
+    h("td", { class: "number" }, state.token && order[job.state] !== undefined ? h("button", { type: "button", class: "plain", "data-key": `job ${job.id}`, on: { click: () => act("job_cancel", { id: job.id }) } }, "Cancel") : ""))));
   if (!rows.length) $("jobs_body").replaceChildren(h("tr", {}, h("td", { class: "quiet" }, "No jobs. ", h("code", {}, "flexor fleet job add TASK SKILL"))));
 }
 
@@ -282,7 +282,8 @@ function signedIn(session) {
 
 function draw(o) {
   state.overview = o;
-  state.heard = Date.now();
+  if (state.pressed) return; // a button that is replaced between press and release would not hear the click
+  const focused = document.activeElement?.dataset.key;
   if (o.away) {
     $("live").className = "dot off";
     notice(`The hub does not answer: ${o.away}. The page goes on trying.`, true);
@@ -295,10 +296,13 @@ function draw(o) {
   $("uptime").textContent = `up ${span(o.up_s)}`;
   drawFigures(o); drawIngest(o); drawRollout(o); drawRobots(o); drawJobs(o); drawFallChoice(o);
   document.body.dataset.ready = "yes";
+  if (focused && document.activeElement?.dataset.key !== focused) document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 }
 
 // --- begin ----------------------------------------------------------------------------------------------------------
 
+addEventListener("pointerdown", () => { state.pressed = true; }, true);
+for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => setTimeout(() => { state.pressed = false; if (state.overview) draw(state.overview); }), true);
 $("filter").addEventListener("input", () => state.overview && !state.overview.away && drawRobots(state.overview));
 $("more").addEventListener("click", () => { state.all = true; drawRobots(state.overview); });
 $("fall_robot").addEventListener("change", () => showFall($("fall_robot").value, false));
