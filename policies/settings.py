@@ -56,14 +56,14 @@ WALKING = {
     "initial_std": 0.3,
     "chapter_s": 40.0,
     "ppo": PPOConfig(
-        horizon=64,
+        horizon=96,
         minibatch=384,
-        gamma=0.985,
+        gamma=0.99,
         lam=0.95,
         learning_rate=3e-4,
-        min_rate=3e-4,  # one that adapted down to 1e-4 was too timid in trials
+        min_rate=1e-4,
         max_rate=1e-3,
-        target_kl=0.03,
+        target_kl=0.02,
     ),
 }
 # Objects in the hand: relative targets at 20 Hz, drops end the episode.

@@ -19,7 +19,6 @@ if mujoco.get_mju_user_warning() is None:  # MuJoCo's own way is a file in the c
     mujoco.set_mju_user_warning(logging.getLogger(__name__).info)
 
 VARIED = ("body_mass", "body_inertia", "body_ipos", "geom_size", "geom_pos", "geom_aabb", "geom_rbound")
-EDGES = np.arange(4)
 XYZW = np.array([1, 2, 3, 0])  # MuJoCo's quaternions begin with the real part
 WXYZ = np.array([3, 0, 1, 2])
 
@@ -53,7 +52,7 @@ class MuJoCoRobot(SimulatedRobot):
         tip_of_link = {tip.link: i for i, tip in enumerate(model.tips)}
         tip_rows = [tip_of_link.get(link.name, -1) for link in model.links]
         # One more than the tip's row; 0 where a geom is of no tip
-        self._tip_of_geom = np.array([1 + tip_rows[row] if row >= 0 else 0 for row in self._layout.link.tolist()])
+        self._tip_of_geom = [1 + tip_rows[row] if row >= 0 else 0 for row in self._layout.link.tolist()]
         self._n_tips = len(model.tips)
         self._ground_seed: int | None = None
         self._poses = self.world.start_poses
@@ -157,16 +156,17 @@ class MuJoCoRobot(SimulatedRobot):
         return pose, twist
 
     def _tip_forces(self) -> np.ndarray:
-        contact = self.data.contact
-        rows = contact.efc_address
+        force = [0.0] * (self._n_tips + 1)
         if self.data.nefc == 0:
-            return np.zeros(self._n_tips)
-        # Of a pyramid of four edges (condim 3) the normal force is their sum, of an elliptic cone the first of its rows;
-        # -1 is a contact that carries nothing.
-        edges = EDGES if self.world.creeps else EDGES[:1]
-        normal = self.data.efc_force[rows[:, None] + edges].sum(axis=1) * (rows >= 0)
-        tips = self._tip_of_geom[contact.geom]
-        return np.bincount(tips.reshape(-1), np.repeat(normal, 2), minlength=self._n_tips + 1)[1:]
+            return np.array(force[1:])
+        contact, edges, tip_of = self.data.contact, self.data.efc_force.tolist(), self._tip_of_geom
+        for row, (one, other) in zip(contact.efc_address.tolist(), contact.geom.tolist()):
+            if row >= 0:  # -1 is a contact that carries nothing
+                # Of a pyramid of four edges (condim 3) the normal force is their sum.
+                normal = edges[row] + edges[row + 1] + edges[row + 2] + edges[row + 3]
+                force[tip_of[one]] += normal
+                force[tip_of[other]] += normal
+        return np.array(force[1:])
 
     def contacts(self) -> Contacts:
         rows, numbers, wrench = [], [], np.zeros(6)

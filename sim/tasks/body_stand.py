@@ -75,7 +75,7 @@ class BodyStand(BodyTask):
         return Judgement(
             reward_terms={
                 "still": near(speed, 0.4) + 0.5 * near(gait.yaw_rad_s, 0.5),
-                "alive": 0.5,
+                "alive": 1.0,
                 "feet": 0.3 * both,
                 "upright": -3.0 * tilt(gait),
                 "height": -20.0 * min(0.0, gait.height_m - 0.85) ** 2,
@@ -83,7 +83,7 @@ class BodyStand(BodyTask):
                 "posture": -1.5 * self.wander(state),
                 "smooth": -0.3 * jerk(action, previous_action),
                 "power": -2e-4 * power,
-                "fall": -20.0 if gait.fallen else 0.0,
+                "fall": -50.0 if gait.fallen else 0.0,
             },
             terminated=gait.fallen,
             success=not gait.fallen,

@@ -142,10 +142,10 @@ class Walking(BodyTask):
         power = min(max(world.electrical_w, 0.0), 5000.0)
         terms = {
             "speed": 1.5 * near(gait.forward_m_s - speed, 0.4),
-            "progress": progress(gait.forward_m_s, speed),
+            "progress": 0.5 * progress(gait.forward_m_s, speed),
             "turn": 0.8 * near(gait.yaw_rad_s - turn, 0.5),
             "sideways": -1.0 * gait.left_m_s**2,
-            "alive": 0.3,
+            "alive": 1.0,  # with 0.3 and a fall at -20 it learned to fall forwards: it paid within the horizon
             "feet": 0.3 * feet_in_time(gait, phase, standing=standing),
             "knees": 0.6 * self._knees_in_time(state, phase, standing=standing),
             "upright": -3.0 * tilt(gait),
@@ -154,7 +154,7 @@ class Walking(BodyTask):
             "posture": -1.5 * self.wander(state),
             "smooth": -0.3 * jerk(action, previous_action),
             "power": -2e-4 * power,
-            "fall": -20.0 if over else 0.0,
+            "fall": -50.0 if over else 0.0,
         }
         self._note(gait, power)
         return Judgement(
