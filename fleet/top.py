@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from fleet.jobs import MIN_BATTERY
+
 STATE = {
     "ONLINE": "online",
     "OFFLINE": "goodbye",
@@ -16,7 +18,9 @@ def urgency(robot: dict[str, Any]) -> int:
     """0 for what needs a person."""
     if robot["refused"] or robot["doing"] == "safe" or robot["state"] in ("CONNECTIONBROKEN", "LOST"):
         return 0
-    return {"ONLINE": 1, "OFFLINE": 2}.get(robot["state"], 3)
+    if robot["state"] == "ONLINE" and robot["battery"] is not None and robot["battery"] < MIN_BATTERY:
+        return 1
+    return {"ONLINE": 2, "OFFLINE": 3}.get(robot["state"], 4)
 
 
 def screen(overview: dict[str, Any], *, width: int = 0, height: int = 0) -> str:

@@ -297,6 +297,19 @@ def test_mcap_is_read_by_mcaps_own_reader(log, tmp_path):
     assert sum(topic == "/reward" for topic, _, _ in messages) == 120
 
 
+def test_the_second_part_of_an_episode_with_a_hole_has_its_own_time(tmp_path):
+    log = Log(tmp_path / "hub")
+    begin, _, rest = log.episode(1, lengths=(50, 50, 50))
+    later = msgspec.structs.replace(rest.header, start_time_ns=begin.header.start_time_ns + 4_000_000_000)
+    log.write(begin, msgspec.structs.replace(rest, header=later))
+    write_mcap(Source(log.folder), tmp_path / "logs")
+    starts = []
+    for path in sorted((tmp_path / "logs").glob("*.mcap")):
+        with path.open("rb") as file:
+            starts.append(next(make_reader(file).iter_messages())[2].log_time)
+    assert starts[1] - starts[0] == 4_000_000_000
+
+
 def test_a_manifest_names_what_never_changes(log, tmp_path):
     (tmp_path / "hub/director.json").unlink()
     cli.export(dir=log.folder, out=tmp_path / "out/packs")

@@ -486,6 +486,7 @@ def test_the_page_in_a_browser(place, browser):
 
     browser.run("document.querySelector('[data-key=\"fall left\"]').focus({ preventScroll: true })")
     browser.run("window.before = document.activeElement")
+    place.beats["left"]["power_w"] = 7.5
     browser.wait("!window.before.isConnected")  # drawn anew by the next overview
     assert browser.run("document.activeElement.dataset.key") == "fall left"
     press_and_wait = (

@@ -50,6 +50,7 @@ def table_of(source: Source, lived: Lived) -> pa.Table:
             "policy_sha256": episode.policy_sha256,
             "contract_sha256": source.contract_sha256,
             "cohort": episode.cohort,
+            "start_time_ns": str(episode.start_time_ns),
             "control_hz": f"{source.control_hz:g}",
             "observation": ",".join(observation),
             "action": ",".join(action),

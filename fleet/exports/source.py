@@ -31,6 +31,7 @@ class Piece:
     first_step: int
     steps: int
     ended: str
+    start_time_ns: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,12 @@ class Episode:
     robot: str
     policy_sha256: str
     cohort: str
-    start_time_ns: int
     pieces: tuple[Piece, ...]
+
+    @property
+    def start_time_ns(self) -> int:
+        """Robot's UTC clock at the first step that is here."""
+        return self.pieces[0].start_time_ns
 
     @property
     def first_step(self) -> int:
@@ -95,7 +100,6 @@ class _Found:
     robot: str
     policy_sha256: str
     cohort: str
-    start_time_ns: int
     pieces: dict[int, Piece] = field(default_factory=dict)
 
 
@@ -222,7 +226,6 @@ class Source:
                         robot=record.robot,
                         policy_sha256=header.policy_sha256,
                         cohort=header.cohort,
-                        start_time_ns=header.start_time_ns,
                     ),
                 )
                 episode.pieces.setdefault(
@@ -234,6 +237,7 @@ class Source:
                         first_step=header.first_step,
                         steps=header.steps,
                         ended=header.ended,
+                        start_time_ns=header.start_time_ns,
                     ),
                 )
         return found
@@ -259,7 +263,6 @@ def _episode(id: str, found: _Found, run: list[Piece]) -> Episode:
         robot=found.robot,
         policy_sha256=found.policy_sha256,
         cohort=found.cohort,
-        start_time_ns=found.start_time_ns,
         pieces=tuple(run),
     )
 

@@ -2,7 +2,7 @@
 import { Player } from "/static/player.js";
 
 const $ = (id) => document.getElementById(id);
-const SHOWN = 60; // rows before "show all"
+const SHOWN = 24; // rows before "show all"
 const state = { token: "", all: false, overview: null, pressed: false };
 
 /** An element with attributes and children; strings become text. */
@@ -134,7 +134,16 @@ function drawRollout(o) {
 
 const STATE_BADGE = { ONLINE: "good", OFFLINE: "", CONNECTIONBROKEN: "bad", LOST: "bad", NEVER: "" };
 const STATE_WORDS = { ONLINE: "online", OFFLINE: "said goodbye", CONNECTIONBROKEN: "connection broken", LOST: "lost", NEVER: "not seen yet" };
-const urgency = (r) => (r.state === "CONNECTIONBROKEN" || r.refused || r.doing === "safe" ? 0 : r.state === "ONLINE" ? 1 : r.state === "OFFLINE" ? 2 : 3);
+const empty = (r) => r.battery !== null && r.battery < 0.15;
+const urgency = (r) => (r.state === "CONNECTIONBROKEN" || r.state === "LOST" || r.refused || r.doing === "safe" ? 0 : r.state === "ONLINE" ? (empty(r) ? 1 : 2) : r.state === "OFFLINE" ? 3 : 4);
+const drawn = new Map(); // robot -> what its row was drawn from, and the row
+
+/** A robot's row; the one that is there already where nothing changed. */
+function rowOf(r) {
+  const from = JSON.stringify({ ...r, silent_s: r.state === "ONLINE" ? 0 : Math.round(r.silent_s ?? 0) });
+  if (drawn.get(r.name)?.from !== from) drawn.set(r.name, { from, row: robotRow(r) });
+  return drawn.get(r.name).row;
+}
 
 function drawRobots(o) {
   const names = ["robot", "state", "battery", "power", "energy", "runs", "spool", "held", ""];
@@ -145,13 +154,14 @@ function drawRobots(o) {
   const shown = state.all ? rows : rows.slice(0, SHOWN);
   $("more").hidden = shown.length === rows.length;
   $("more").textContent = `Show all ${rows.length}`;
-  $("robots_body").replaceChildren(...shown.map(robotRow));
+  const table = $("robots_body"), lines = shown.map(rowOf);
+  if (lines.length !== table.children.length || lines.some((row, i) => row !== table.children[i])) table.replaceChildren(...lines);
   if (!shown.length) $("robots_body").replaceChildren(h("tr", {}, h("td", { colspan: names.length, class: "quiet" }, wanted ? "No robot matches." : "No robot has a key yet.")));
 }
 
 function robotRow(r) {
   const number = (name, value) => h("td", { class: "number", "data-name": name }, value);
-  const since = r.state === "CONNECTIONBROKEN" || r.state === "LOST" ? `silent for ${span(r.silent_s)}` : r.doing === "running" ? "" : r.doing;
+  const since = r.state === "CONNECTIONBROKEN" || r.state === "LOST" ? `silent for ${span(r.silent_s)}` : ["running", "safe"].includes(r.doing) ? "" : r.doing;
   return h("tr", {},
     h("td", {}, h("b", {}, r.name), h("span", { class: "sub" }, [r.model, r.job ? `job ${r.job}` : "", r.allowed ? "" : "key revoked"].filter(Boolean).join(" · "))),
     h("td", {}, h("span", { class: `badge ${r.doing === "safe" ? "bad" : STATE_BADGE[r.state]}` }, r.doing === "safe" ? "stands still" : STATE_WORDS[r.state]), since ? h("span", { class: "sub" }, since) : null),
