@@ -150,6 +150,7 @@ def export(
     version: str | None = None,
     out: Path = Path("models"),
     release: bool = False,
+    int8: bool = False,
     episodes: int = 100,
     workers: int = 2,
     json: Path | None = None,
@@ -158,7 +159,8 @@ def export(
 
     Refuses when the file and the network differ by more than 1e-5, when a weight is not finite, and to overwrite a version. With
     --release it is measured on both engines: where success on the one it was not trained on is more than 10 points below, or the file
-    acts otherwise than the network, it stays a draft, and the card says why.
+    acts otherwise than the network, it stays a draft, and the card says why. With --int8 a version with weights of eight bits follows,
+    and only where its success on the same episodes is at least 99 % of the first one's, and its file is smaller or faster.
 
     Args:
         run: Folder of the run, as `flexor train` prints it.
@@ -166,7 +168,8 @@ def export(
         version: v1, v2, ...; the next free one when left out.
         out: The models folder.
         release: Ask the release gate, and write what it found into the card.
-        episodes: Of each engine, for the gate.
+        int8: Write a second version with int8 weights, if it passes.
+        episodes: Of each engine, for the gates.
         workers: Processes they are spread over.
         json: Write the gate's figures to this file.
 
@@ -189,7 +192,51 @@ def export(
     print(f"{folder}: policy.onnx, golden.npz, card.md")
     if release:
         _release(folder, saved, episodes=episodes, workers=workers, json=json)
+    if int8:
+        _int8(folder, saved, out, episodes=episodes, workers=workers)
     return folder
+
+
+def _int8(folder: Path, saved, out: Path, *, episodes: int, workers: int) -> Path:
+    """A second version with int8 weights, kept where it earns its place.
+
+    Raises:
+        QuantizedError: It does not; nothing is left of it, and the message says what was measured.
+    """
+    import shutil
+
+    from policies.evaluate import evaluate
+    from policies.export import export as write
+    from policies.export import write_card
+    from policies.export.int8 import QuantizedError, compare
+    from policies.gate import ENV_SEED
+
+    small = write(
+        saved.actor,
+        saved.contract,
+        out,
+        folder.parent.name,
+        recorded_observations=saved.recorded_observations,
+        training={**saved.training, "weights": "int8"},
+        int8=True,
+    )
+    try:
+        engine = saved.training.get("engine", "pybullet")
+        both = [
+            evaluate(each, engine=engine, episodes=episodes, seed=ENV_SEED, workers=workers, progress=told(each.name))
+            for each in (folder, small)
+        ]
+        verdict = compare((folder, small), (both[0], both[1]), saved.contract.control_hz)
+        print(verdict.sentence())
+        if verdict.reasons:
+            reasons = "".join(f"\n  {reason}" for reason in verdict.reasons)
+            raise QuantizedError(f"int8 weights are not worth it here, nothing was kept of them:{reasons}")
+        write_card(small, {result.policy: result.as_dict() for result in both}, release=verdict.sentence())
+    except BaseException:
+        shutil.rmtree(small, ignore_errors=True)
+        raise
+    print(f"{small}: the same with int8 weights")
+    return small
 
 
 def _release(folder: Path, saved, *, episodes: int, workers: int, json: Path | None) -> None:

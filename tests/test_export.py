@@ -17,6 +17,7 @@ from torch import nn
 from policies.artifact import ArtifactFileError, PolicyFile
 from policies.export import BackendError, ExportError, ParityError, UnsupportedLayerError, backends, export, write_card
 from policies.export.graph import OPERATORS, OPSET, build, joint_targets, to_bytes
+from policies.export.int8 import Comparison, levels
 from policies.export.layers import LAYERS, Graph, emit
 from policies.export.metadata import properties
 from policies.export.parity import ACTION_TOLERANCE, TARGET_TOLERANCE_RAD, check_parity, gate_inputs
@@ -418,6 +419,48 @@ def test_a_memory_is_carried_through_a_thousand_steps_by_every_backend_of_the_ro
         backends.check_backends(data, steps)
     with pytest.raises(BackendError, match="would not read this file: TruncatedFileError"):
         backends.check_backends(data[:-3000], steps)
+
+
+@pytest.mark.parametrize("memory", [0, 24])
+def test_weights_of_eight_bits_are_a_quarter_of_the_file_and_what_the_robot_runs(memory, tmp_path):
+    actor = trained(RELATIVE, hidden=(128, 64), memory=memory)
+    whole, small = write(tmp_path, actor), write(tmp_path, actor, int8=True, cross_check=True)
+    sizes = [(folder / "policy.onnx").stat().st_size - len(meta_text(folder)) for folder in (whole, small)]
+    assert sizes[1] < 0.4 * sizes[0]
+    loaded = artifact.load(small)
+    assert {value.dtype.name for value in loaded.file.constants.values()} == {"float32", "int8", "int64"}
+    assert loaded.file.parameters >= artifact.load(whole).file.parameters
+    admission.admit(loaded, MODEL)
+    rows = RECORDED[:32]
+    apart = [np.abs(PolicyFile.load(whole).run(row)[0] - PolicyFile.load(small).run(row)[0]).max() for row in rows]
+    assert 1e-5 < max(apart) < 0.1  # it is another policy, and not by much
+
+
+def meta_text(folder: Path) -> str:
+    return "".join(k + v for k, v in artifact.load(folder).file.metadata.items())
+
+
+def test_eight_bit_levels_are_within_half_a_step_of_the_weights():
+    weights = np.random.default_rng(0).normal(size=(7, 50)).astype(np.float32)
+    weights[3] = 0.0
+    q, scale = levels(weights)
+    assert q.dtype == np.int8 and (np.abs(weights - q * scale[:, None]) <= 0.5 * scale[:, None] * (1 + 1e-5)).all()
+    assert (np.abs(q).max(axis=1) == [127, 127, 127, 0, 127, 127, 127]).all()
+
+
+@pytest.mark.parametrize(
+    "success, size, latency, says",
+    [
+        ((1.0, 0.985), (100, 30), (50.0, 50.0), "98.5 % is below 99 %"),
+        ((0.9, 0.9), (100, 100), (50.0, 51.0), "neither the file is smaller nor a decision faster"),
+        ((0.9, 0.892), (100, 30), (50.0, 70.0), None),
+        ((0.9, 0.9), (100, 120), (50.0, 40.0), None),
+        ((0.9, float("nan")), (100, 30), (50.0, 40.0), "success nan % is below"),
+    ],
+)
+def test_eight_bits_ship_only_where_success_stays_and_something_is_gained(success, size, latency, says):
+    found = Comparison(episodes=100, success=success, size_bytes=size, latency_us=latency).reasons
+    assert (says is None and not found) or (len(found) == 1 and says in found[0])
 
 
 def test_versions_count_up_and_are_never_overwritten(tmp_path):

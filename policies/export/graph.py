@@ -23,7 +23,7 @@ PRODUCER = "flexor"
 
 # Operators the builder may write; a runtime that reads untrusted files can hold its allow-list against this.
 OPERATORS = frozenset(
-    "Add Clip Elu Gather Gemm LayerNormalization Max Min Mul Relu Sigmoid Slice Sub Tanh".split()  # noqa: SIM905
+    "Add Clip DequantizeLinear Elu Gather Gemm LayerNormalization Max Min Mul Relu Sigmoid Slice Sub Tanh".split()  # noqa: SIM905
 )
 
 
@@ -128,18 +128,21 @@ def _targets(graph: Graph, contract: Contract) -> None:
     _limits(graph, "action.range", moved, lower, upper, JOINT_TARGETS)
 
 
-def build(actor: Actor, contract: Contract, metadata: dict[str, str] | None = None) -> onnx.ModelProto:
+def build(
+    actor: Actor, contract: Contract, metadata: dict[str, str] | None = None, *, int8: bool = False
+) -> onnx.ModelProto:
     """The model: `obs` [1, n] -> `actions` [1, m], `joint_targets` [1, m], with the metadata in sorted order.
 
     Joint targets are computed from float32 observations: they agree with `Interface.command`, which works in float64 on the
-    robot's own target, to within `parity.TARGET_TOLERANCE_RAD`.
+    robot's own target, to within `parity.TARGET_TOLERANCE_RAD`. With `int8` the weights are written in eight bits; they must be
+    those that eight bits leave (`int8.quantized`).
 
     Raises:
         ExportError: See `check_exportable` and `relative_base`.
         UnsupportedLayerError: A layer without a row in `layers.LAYERS`.
     """
     check_exportable(actor, contract)
-    graph = Graph()
+    graph = Graph(int8=int8)
     x = graph.input(OBSERVATION, contract.observation_size)
     inputs, normalizer = actor.inputs, actor.normalizer
     low, high = inputs.low.cpu().numpy(), inputs.high.cpu().numpy()

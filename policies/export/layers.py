@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from policies.export.errors import UnsupportedLayerError
+from policies.export.int8 import levels
 from policies.networks import Residual
 from robot.artifacts import STATE_IN, STATE_OUT
 
@@ -25,6 +26,15 @@ class Graph:
     constants: list[onnx.TensorProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    int8: bool = False
+
+    def matrix(self, name: str, weight: Tensor) -> str:
+        """A weight matrix: float32, or int8 rows with a scale each that the graph multiplies out."""
+        if not self.int8:
+            return self.constant(name, weight)
+        q, scale = levels(weight.detach().cpu().numpy())
+        self.constants.append(numpy_helper.from_array(q, f"{name}.int8"))
+        return self.node("DequantizeLinear", name, f"{name}.int8", self.constant(f"{name}.scale", scale), axis=0)
 
     def constant(self, name: str, value: np.ndarray | np.floating | Tensor) -> str:
         """A float32 or int64 constant."""
@@ -48,7 +58,7 @@ class Graph:
 
 
 def _linear(graph: Graph, name: str, layer: nn.Linear, x: str) -> str:
-    weight = graph.constant(f"{name}.weight", layer.weight)  # (outputs, inputs), as torch keeps it
+    weight = graph.matrix(f"{name}.weight", layer.weight)  # (outputs, inputs), as torch keeps it
     terms = [weight] if layer.bias is None else [weight, graph.constant(f"{name}.bias", layer.bias)]
     return graph.node("Gemm", name, x, *terms, transB=1)
 
@@ -69,8 +79,8 @@ def _gru_cell(graph: Graph, name: str, layer: nn.GRUCell, x: str) -> str:
     """
     size = layer.hidden_size
     state = graph.input(STATE_IN, size)
-    w = graph.constant(f"{name}.weight_ih", layer.weight_ih)
-    u = graph.constant(f"{name}.weight_hh", layer.weight_hh)
+    w = graph.matrix(f"{name}.weight_ih", layer.weight_ih)
+    u = graph.matrix(f"{name}.weight_hh", layer.weight_hh)
     b_w, b_u = graph.constant(f"{name}.bias_ih", layer.bias_ih), graph.constant(f"{name}.bias_hh", layer.bias_hh)
     axis = graph.constant(f"{name}.axis", np.array([1]))
     from_x = graph.node("Gemm", f"{name}.from_x", x, w, b_w, transB=1)

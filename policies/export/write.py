@@ -12,6 +12,7 @@ import numpy as np
 from policies.artifact import PolicyFile
 from policies.export import backends, card, golden, graph, metadata
 from policies.export.errors import ExportError
+from policies.export.int8 import quantized
 from policies.export.parity import ACTION_TOLERANCE, Parity, check_parity, gate_inputs
 from policies.networks import Actor
 from robot.artifacts import CARD_FILE, GOLDEN_FILE, NAME, POLICY_FILE, version_number
@@ -35,6 +36,7 @@ def export(
     results: Mapping[str, Mapping[str, Any]] | None = None,
     model: RobotModel | None = None,
     cross_check: bool = True,
+    int8: bool = False,
 ) -> Path:
     """Write an artifact.
 
@@ -49,6 +51,7 @@ def export(
         results: label -> `EvalResult.as_dict()` for the card. `write_card` can add them later.
         model: The robot; loaded by the contract's name when None.
         cross_check: Hold the robot's own backends against the network, too, in a process of their own; takes seconds.
+        int8: Keep the weight matrices in eight bits. The gate is then held against the network with those weights.
 
     Returns:
         The artifact's folder.
@@ -63,7 +66,8 @@ def export(
     contract.bind(model)
     final = _place(out_dir, name, version)
     properties = metadata.properties(actor, contract, model, training)
-    data = graph.to_bytes(graph.build(actor, contract, properties))
+    actor = quantized(actor) if int8 else actor
+    data = graph.to_bytes(graph.build(actor, contract, properties, int8=int8))
     rng = np.random.default_rng(SEED)
     inputs = gate_inputs(actor, recorded, rng)
     said = parity_sentence(check_parity(data, actor, contract, inputs))

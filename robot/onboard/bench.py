@@ -42,6 +42,7 @@ from robot.onboard.start import strangeness
 OURS = ("loop", *BACKENDS)
 PEERS = ("tuned", "default")
 MODES = (*OURS, *PEERS)
+AUTO = "auto"  # the fastest backend here
 TORCH = "torch"  # lives in another package: it is started, never imported
 WARM_UP_CALLS = 100
 START_S = 120.0  # a first start compiles
@@ -81,7 +82,7 @@ def subject(name: str, rate_hz: float) -> Artifact:
 
 def actor(artifact: Artifact, mode: str) -> Callable[[np.ndarray], object]:
     """A decision in some mode, the recurrent state carried along."""
-    if mode in BACKENDS:
+    if mode in (*BACKENDS, AUTO):
         return make_inference(artifact, mode).act
     import onnxruntime as ort
 
@@ -107,8 +108,8 @@ def measure(artifact: Artifact, mode: str, *, rate_hz: float, seconds: float) ->
     Raises:
         UnknownNameError: No such mode.
     """
-    if mode not in MODES:
-        raise UnknownNameError("mode", mode, MODES)
+    if mode not in (*MODES, AUTO):
+        raise UnknownNameError("mode", mode, (*MODES, AUTO))
     return _loop_cost(artifact, seconds) if mode == "loop" else _decision_cost(artifact, mode, rate_hz, seconds)
 
 

@@ -1,7 +1,7 @@
 """What is in an .onnx file: nodes, weights, inputs, outputs, metadata. Read with `robot.onboard.protobuf`, nothing is run.
 
 Refuses on sight what no policy needs and what an attacker would use: external data, subgraphs, local functions, training
-graphs, sparse and quantisation side tables, other dtypes than float32 and int64. Field numbers: onnx/onnx.proto.
+graphs, sparse and quantisation side tables, other dtypes than float32, int8 and int64. Field numbers: onnx/onnx.proto.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from robot.onboard.refusals import (
 
 MAX_FILE_BYTES = 32 * 1024 * 1024  # 8 million float32 weights; a policy of 512-256-128 has 0.9 MB
 MAX_NODES = 10_000
-DTYPES = {1: np.dtype("<f4"), 7: np.dtype("<i8")}  # TensorProto.FLOAT, INT64
+DTYPES = {1: np.dtype("<f4"), 3: np.dtype("i1"), 7: np.dtype("<i8")}  # TensorProto.FLOAT, INT8, INT64
 DTYPE_NAMES = dict(
     enumerate("UNDEFINED FLOAT UINT8 INT8 UINT16 INT16 INT32 INT64 STRING BOOL FLOAT16 DOUBLE UINT32 UINT64".split())  # noqa: SIM905
 )
@@ -68,8 +68,10 @@ class OnnxFile:
 
     @property
     def parameters(self) -> int:
-        """Number of float weights."""
-        return sum(array.size for array in self.constants.values() if array.dtype.kind == "f")
+        """Number of weights."""
+        return sum(
+            array.size for array in self.constants.values() if array.dtype.kind == "f" or array.dtype.itemsize == 1
+        )
 
 
 def read(data: bytes) -> OnnxFile:
@@ -196,13 +198,13 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray]:
     if external:
         raise ExternalDataError(f"weight {name!r} lives in another file; export one self-contained file")
     if kind not in DTYPES:
-        raise DtypeError(f"weight {name!r} must be FLOAT or INT64, got {DTYPE_NAMES.get(kind, kind)}")
+        raise DtypeError(f"weight {name!r} must be FLOAT, INT8 or INT64, got {DTYPE_NAMES.get(kind, kind)}")
     if any(d < 0 for d in dims) or prod(dims) * DTYPES[kind].itemsize > MAX_FILE_BYTES:
         raise FileTooLargeError(f"weight {name!r} has shape {dims}")
     if raw is not None and len(raw) % DTYPES[kind].itemsize == 0:
         array = np.frombuffer(raw, dtype=DTYPES[kind])
     else:
-        array = np.array(float_data if kind == 1 else int_data, dtype=DTYPES[kind])
+        array = np.array(float_data if kind == 1 else int_data).astype(DTYPES[kind])
     if array.size != prod(dims):
         raise TruncatedFileError(f"weight {name!r} of shape {dims} needs {prod(dims)} numbers, got {array.size}")
     array = array.reshape(dims)

@@ -33,6 +33,14 @@ def _elu(a: Attributes, x: np.ndarray) -> np.ndarray:
     return np.where(x < 0.0, alpha * np.expm1(np.minimum(x, 0.0)), x)
 
 
+def _dequantize(a: Attributes, x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    if scale.ndim == 1:
+        shape = [1] * x.ndim
+        shape[int(a.get("axis", 1))] = scale.size  # type: ignore[arg-type]
+        scale = scale.reshape(shape)
+    return x.astype(scale.dtype) * scale
+
+
 def _sigmoid(a: Attributes, x: np.ndarray) -> np.ndarray:
     return np.float32(0.5) * np.tanh(np.float32(0.5) * x) + np.float32(0.5)  # cannot overflow
 
@@ -77,6 +85,7 @@ OPERATORS: dict[str, Operator] = {
     "Add": lambda a, x, y: x + y,
     "Clip": _clip,
     "Constant": lambda a: np.asarray(a["value"]),
+    "DequantizeLinear": _dequantize,
     "Div": lambda a, x, y: x / y,
     "Elu": _elu,
     "Gemm": _gemm,
