@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 from urllib.error import HTTPError
@@ -312,6 +313,16 @@ def test_figures_for_prometheus_name_no_robot_and_the_hub_does_not_need_the_page
     os.kill(child, signal.SIGKILL)
     assert place.ask("overview")["states"]["ONLINE"] == 1
     assert until(lambda: page(place, "metrics"), "the page came back")
+
+
+def test_a_page_whose_port_is_taken_says_so_and_the_hub_works(place):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", place.web))
+        taken.listen()
+        hub = place.hub("--web", place.web)
+        said = next(line for line in hub.stdout if "the hub's page:" in line)
+        assert f"port {place.web} on 127.0.0.1 is in use; choose another one" in said
+        assert place.ask("overview")["hub"] == "hub"
 
 
 def _is_page_of(proc, place):

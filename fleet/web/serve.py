@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from fleet.processes import follow_parent
 from fleet.web.app import make_app
 from fleet.web.doors import Doors, page_secret
 from fleet.web.line import HubLine
+from robot.errors import FlexorError
 
 HOST = "127.0.0.1"
 LEAVING_S = 1
@@ -111,7 +113,11 @@ def main() -> None:
     parser.add_argument("--names", default=[], nargs="*")
     words = parser.parse_args()
     follow_parent()
-    serve(WebConfig(hub=words.hub, keys=words.keys, ports=tuple(words.ports), names=tuple(words.names)))
+    try:
+        serve(WebConfig(hub=words.hub, keys=words.keys, ports=tuple(words.ports), names=tuple(words.names)))
+    except FlexorError as error:
+        print(f"the hub's page: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
