@@ -6,7 +6,7 @@ that turns a `RobotState` into an observation and an action into a `Command`.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import cos, sin
 from math import tau as TURN
@@ -393,6 +393,48 @@ def _phase(time_s: float, term: Term) -> np.ndarray:
     return np.array([sin(angle), cos(angle)])
 
 
+def _pose(state: RobotState) -> list[float]:
+    """The tracked object's pose.
+
+    Raises:
+        ContractError: Nothing is tracked.
+    """
+    if state.object_pose.shape != (7,):
+        raise ContractError(
+            f"object_pose must have shape (7,), got {state.object_pose.shape}: this policy needs a pose tracker"
+        )
+    return state.object_pose.tolist()
+
+
+def two_columns(quat_xyzw: Sequence[float]) -> np.ndarray:
+    """The first two columns of a rotation matrix: an orientation without jumps (Zhou et al. 2019), shape (6,)."""
+    x, y, z, w = quat_xyzw
+    return np.array(
+        [
+            1.0 - 2.0 * (y * y + z * z),
+            2.0 * (x * y + z * w),
+            2.0 * (x * z - y * w),
+            2.0 * (x * y - z * w),
+            1.0 - 2.0 * (x * x + z * z),
+            2.0 * (y * z + x * w),
+        ]
+    )
+
+
+def _to_goal(state: RobotState, goal_xyzw: np.ndarray) -> np.ndarray:
+    """The turn still to make, in the base frame: goal times the inverse of where the object is."""
+    a, b, c, d = _pose(state)[3:]
+    x, y, z, w = goal_xyzw.tolist()
+    return two_columns(
+        (
+            d * x - w * a - y * c + z * b,
+            d * y - w * b - z * a + x * c,
+            d * z - w * c - x * b + y * a,
+            w * d + x * a + y * b + z * c,
+        )
+    )
+
+
 OF_TIPS = ("tip_position", "goal_error")
 
 # Every term a contract may name, and how it is read: (state, memory, tip positions, rows, term) -> values.
@@ -411,5 +453,9 @@ OBSERVATION_TERMS: dict[str, Reader] = {
     "goal": lambda s, m, tips, rows, t: m.goal[rows],
     "goal_position": lambda s, m, tips, rows, t: m.goal[rows],
     "goal_error": lambda s, m, tips, rows, t: m.goal[rows] - tips[rows],  # type: ignore[index]
+    "object_position": lambda s, m, tips, rows, t: np.array(_pose(s)[:3]),
+    "object_rotation": lambda s, m, tips, rows, t: two_columns(_pose(s)[3:]),
+    "object_turn_to_goal": lambda s, m, tips, rows, t: _to_goal(s, m.goal),
+    "object_goal_error": lambda s, m, tips, rows, t: (m.goal.reshape(-1, 3) - _pose(s)[:3]).reshape(-1),
     "previous_action": lambda s, m, tips, rows, t: m.previous_action[rows],
 }

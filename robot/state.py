@@ -31,6 +31,8 @@ class RobotState:
         tip_force_n: Normal force on each fingertip, shape (n_tips,) [N].
         imu_gyro_rad_s: Angular velocity of the base in the base frame, shape (3,) or (0,) for a fixed base [rad/s].
         imu_quat_xyzw: Orientation of the base in the world, shape (4,) or (0,).
+        object_pose: What a camera's pose tracker says of the object at hand, in the base frame: x y z, qx qy qz qw, shape (7,), or
+            (0,) where nothing is tracked.
     """
 
     time_s: float
@@ -44,6 +46,7 @@ class RobotState:
     tip_force_n: np.ndarray = field(default_factory=_empty)
     imu_gyro_rad_s: np.ndarray = field(default_factory=_empty)
     imu_quat_xyzw: np.ndarray = field(default_factory=_empty)
+    object_pose: np.ndarray = field(default_factory=_empty)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

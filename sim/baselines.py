@@ -8,6 +8,7 @@ import numpy as np
 
 from robot.errors import UnknownNameError
 from robot.kinematics import TipKinematics
+from sim.scripted_hands import steered_tool, straight_in
 
 Policy = Callable[[np.ndarray, dict[str, Any]], np.ndarray]
 DAMPING_M = 0.01  # of the least-squares step: a centimetre, so that joints near a singularity do not fly
@@ -33,9 +34,7 @@ def scripted(env: gymnasium.Env) -> Policy:
     Raises:
         UnknownNameError: The task has none.
     """
-    bodies = ("Stand", "Walk", "Carry", "Push")
-    scripts = {f"flexor/Body{name}-v0": balance_on_ankles for name in bodies}
-    return _of_task(env, "scripted", {"flexor/HandReach-v0": transposed_reach, **scripts})
+    return _of_task(env, "scripted", SCRIPTED)
 
 
 def planner(env: gymnasium.Env) -> Policy:
@@ -44,7 +43,7 @@ def planner(env: gymnasium.Env) -> Policy:
     Raises:
         UnknownNameError: The task has none.
     """
-    return _of_task(env, "planner", {"flexor/HandReach-v0": planned_reach})
+    return _of_task(env, "planner", PLANNED)
 
 
 def _of_task(env: gymnasium.Env, kind: str, scripts: dict[str, Callable[[Any], Policy]]) -> Policy:
@@ -146,6 +145,14 @@ def balance_on_ankles(env: Any) -> Policy:
 
     return policy
 
+
+SCRIPTED: dict[str, Callable[[Any], Policy]] = {
+    **{f"flexor/Body{name}-v0": balance_on_ankles for name in ("Stand", "Walk", "Carry", "Push")},
+    "flexor/HandInsert-v0": straight_in,
+    "flexor/HandReach-v0": transposed_reach,
+    "flexor/HandTrace-v0": steered_tool,
+}
+PLANNED: dict[str, Callable[[Any], Policy]] = {"flexor/HandReach-v0": planned_reach}
 
 BASELINES: dict[str, Callable[[gymnasium.Env], Policy]] = {
     "zero": zero,

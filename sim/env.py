@@ -6,7 +6,7 @@ another process through `robot_side`, which speaks states and commands instead o
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -18,9 +18,12 @@ from robot.errors import FlexorError, NotFiniteError, UnknownNameError
 from robot.link_wire import TaskFeedback
 from robot.state import Command, RobotState
 from sim import engines
-from sim.randomization import Draw, Ranges, draw
+from sim.ranges import Ranges, sizes_of
 from sim.tasks import Judgement, find
 from sim.world import WorldState
+
+if TYPE_CHECKING:
+    from sim.randomization import Draw
 
 RENDER_SIZE_PX = (480, 360)
 RENDER_MODES = ("rgb_array", "human")
@@ -38,8 +41,10 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         engine: Which physics engine, one of `sim.engines.ENGINES`.
         hand: Which robot; the task's default when None.
         render_mode: None, "rgb_array", or "human": a live page in the browser, whose address goes to standard error.
-        randomization: True draws a new robot from `ranges` at every reset; False is the nominal robot with perfect encoders.
-        ranges: What is drawn: `sim.randomization.Ranges`, or those by name that differ from its defaults.
+        randomization: True draws a new robot, its sensors and what is around it from `ranges` at every reset; False is the nominal
+            robot with perfect sensors.
+        ranges: What is drawn: `sim.ranges.Ranges`, or those by name that differ from the task's and its defaults.
+        level: An easier form of the task, one of its `levels`; the task itself when None.
 
     `info` of a step holds the reward terms, metrics, success and energy, at reset the goal and the drawn values; where the task has
     them, both hold `privileged`: numbers for a critic, named by `privileged_names`, which no policy may see.
@@ -56,6 +61,7 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         render_mode: str | None = None,
         randomization: bool = True,
         ranges: Ranges | Mapping[str, tuple[float, float]] | None = None,
+        level: str | None = None,
     ) -> None:
         task = find(env_id)
         hand = task.default_robot if hand is None else hand
@@ -66,13 +72,19 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.render_mode = render_mode
         self.model = load(hand)
         self.task = task(self.model)
+        if level is not None:
+            if level not in task.levels:
+                raise UnknownNameError(f"level of {env_id}", level, task.levels)
+            self.task.level = level
         self.backend = engines.make(engine, self.model, control_hz=self.task.control_hz, world=self.task.world())
         self.engine = engine
         self.dt = 1.0 / self.task.control_hz
         self.contract: Contract = self.task.contract()
         self.interface = self.contract.bind(self.model)
         self._nominal = self.backend.kernel.parameters
-        self._ranges = ranges if isinstance(ranges, Ranges) else Ranges.of(ranges or {})
+        self.backend.track(task.tracked)
+        self._readings = sizes_of(self.model, bool(task.tracked))
+        self._ranges = ranges if isinstance(ranges, Ranges) else Ranges.of(task.ranges, ranges or {})
         self._randomization = randomization
         self._draw: Draw | None = None
         self.observation_space = _space(self.contract)
@@ -152,12 +164,11 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Draw a robot and an episode, and put the robot there."""
         rng = self.np_random
         if self._randomization:
-            self._draw = draw(self._ranges, len(self.model.joints), rng)
-            self.backend.use(self._draw.parameters(self._nominal))
+            self._draw_another(rng)
         self._state = self.backend.begin(self.task.start(rng))
         self._world = self.backend.world_state()
-        self.backend.push(self.task.proceed(self._state, self._world, rng))
-        self._measured = self._sense(self._state)
+        self._push(self._state, self._world)
+        self._measured = self._draw.sensors.reset(self._state, rng) if self._draw else self._state
         self._previous_action = np.zeros(self.contract.action_size)
         self._steps = 0
 
@@ -166,8 +177,8 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._state = self.backend.step(command)
         self._world = self.backend.world_state()
         judgement = self.task.judge(self._state, self._world, action, self._previous_action)
-        self.backend.push(self.task.proceed(self._state, self._world, self.np_random))
-        self._measured = self._sense(self._state)
+        self._push(self._state, self._world)
+        self._measured = self._draw.sensors.read(self._state) if self._draw else self._state
         self._previous_action = action
         self._steps += 1
         return judgement
@@ -176,8 +187,26 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self.privileged_names:
             info["privileged"] = self.task.privileged(self.state, self.world_state).astype(np.float32)
 
-    def _sense(self, state: RobotState) -> RobotState:
-        return self._draw.measured(state, self.np_random) if self._draw is not None else state
+    def _draw_another(self, rng: np.random.Generator) -> None:
+        from sim.randomization import draw
+
+        self._draw = draw(
+            self._ranges,
+            rng,
+            links=len(self.model.links),
+            bodies=len(self.backend.world.bodies),
+            readings=self._readings,
+            dt_s=self.dt,
+            pushed=self.task.pushed,
+        )
+        self.backend.use(self._draw.parameters(self._nominal))
+        self.backend.vary(self._draw.variation)
+        self.backend.delay(self._draw.command_delay_s)
+
+    def _push(self, state: RobotState, world: WorldState) -> None:
+        rng = self.np_random
+        pushes = self.task.proceed(state, world, rng)
+        self.backend.push((*pushes, *self._draw.pushes.at(state.time_s, rng)) if self._draw else pushes)
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
         action = np.asarray(action, dtype=np.float64)

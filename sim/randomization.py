@@ -1,126 +1,147 @@
 """What differs from one robot, and one day, to the next: drawn at every reset, reported in `info`."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import exp, log
 
 import numpy as np
 
-from robot.errors import FlexorError, UnknownNameError
-from robot.state import RobotState
 from robot.transmission import Parameters
-
-
-class RandomizationError(FlexorError, ValueError):
-    """A range that cannot be drawn from: low above high, not two finite numbers, or below what is possible."""
-
-
-# Least low of a range, and whether it is allowed itself.
-LEAST = {
-    "friction": (0.0, True),
-    "stiffness_factor": (0.0, False),
-    "motor_factor": (0.0, False),
-    "encoder_noise_rad": (0.0, True),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranges:
-    """Least and most of everything that is drawn. A pair of equal numbers switches that draw off.
-
-    Attributes:
-        friction: Capstan coefficient of all guides; smooth aluminium to worn lining (facts: plan 0.05-0.15).
-        stiffness_factor: On every cable alike; creep and re-tensioning.
-        motor_factor: On torque per ampere and on the current limit.
-        encoder_bias_rad: Of each joint encoder, calibration left-over.
-        encoder_noise_rad: Standard deviation per reading.
-    """
-
-    friction: tuple[float, float] = (0.03, 0.15)
-    stiffness_factor: tuple[float, float] = (0.75, 1.25)
-    motor_factor: tuple[float, float] = (0.9, 1.1)
-    encoder_bias_rad: tuple[float, float] = (-0.005, 0.005)
-    encoder_noise_rad: tuple[float, float] = (0.0, 0.001)
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            pair = getattr(self, item.name)
-            if np.shape(pair) != (2,) or not np.isfinite(pair).all():
-                raise RandomizationError(f"randomization {item.name}: expected two finite numbers, got {pair!r}")
-            low, high = pair
-            if not low <= high:
-                raise RandomizationError(f"randomization {item.name}: low must be <= high, got ({low}, {high})")
-            least, allowed = LEAST.get(item.name, (-np.inf, True))
-            if low < least or (low == least and not allowed):
-                raise RandomizationError(
-                    f"randomization {item.name}: low must be {'>=' if allowed else '>'} {least:g}, got ({low}, {high})"
-                )
-
-    @staticmethod
-    def of(changes: Mapping[str, tuple[float, float]]) -> "Ranges":
-        """The default ranges with some exchanged by name.
-
-        Raises:
-            UnknownNameError: No such range; the message lists the known ones.
-            RandomizationError: A range that cannot be drawn from.
-        """
-        known = [item.name for item in fields(Ranges)]
-        for name in changes:
-            if name not in known:
-                raise UnknownNameError("randomization", name, known)
-        return Ranges(**changes)
-
-
-ENCODER_STEP_RAD = 2.0 * np.pi / 2**14  # 14-bit magnetic encoders
-_NOT_Q = tuple(item.name for item in fields(RobotState) if item.name != "q_rad")
+from sim.ranges import RandomizationError, Ranges
+from sim.sensors import Sensors
+from sim.world import Push, Variation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """One robot: the values drawn from `Ranges`."""
+    """One robot on one day, and what is around it: the values drawn from `Ranges`.
 
-    friction: float
-    stiffness_factor: float
+    Attributes:
+        capstan_friction, tendon_stiffness_factor, motor_factor: See `Ranges`.
+        variation: Masses, friction and sizes.
+        command_delay_s: From a command to the drives' acting on it.
+        sensors: What measures it.
+        pushes: What disturbs it.
+    """
+
+    capstan_friction: float
+    tendon_stiffness_factor: float
     motor_factor: float
-    encoder_bias_rad: np.ndarray
-    encoder_noise_rad: float
+    variation: Variation
+    command_delay_s: float
+    sensors: Sensors
+    pushes: "Pushes"
 
     def parameters(self, nominal: Parameters) -> Parameters:
         """The transmission of this robot."""
         return replace(
             nominal,
-            friction=np.full_like(nominal.friction, self.friction),
-            stiffness_spool=nominal.stiffness_spool * self.stiffness_factor,
-            stiffness_joint=nominal.stiffness_joint * self.stiffness_factor,
-            slack_offset=nominal.slack_offset / self.stiffness_factor,  # same pretension
+            friction=np.full_like(nominal.friction, self.capstan_friction),
+            stiffness_spool=nominal.stiffness_spool * self.tendon_stiffness_factor,
+            stiffness_joint=nominal.stiffness_joint * self.tendon_stiffness_factor,
+            slack_offset=nominal.slack_offset / self.tendon_stiffness_factor,  # same pretension
             torque_per_amp=nominal.torque_per_amp * self.motor_factor,
         )
 
-    def measured(self, state: RobotState, rng: np.random.Generator) -> RobotState:
-        """What this robot's encoders say of a true state."""
-        noise = self.encoder_bias_rad
-        if self.encoder_noise_rad > 0.0:
-            noise = noise + self.encoder_noise_rad * rng.standard_normal(state.q_rad.shape)
-        q = np.rint((state.q_rad + noise) / ENCODER_STEP_RAD) * ENCODER_STEP_RAD
-        others = {name: getattr(state, name) for name in _NOT_Q}  # `replace` costs three times as much
-        return RobotState(q_rad=q, **others)
-
-    def as_info(self) -> dict[str, float]:
-        """The values as plain numbers; of the biases, the largest."""
-        return {
-            "friction": self.friction,
-            "stiffness_factor": self.stiffness_factor,
+    def as_info(self) -> dict[str, float | list[float]]:
+        """Every value by the name of its range: a number, or one per element."""
+        said: dict[str, float | list[float]] = {
+            "capstan_friction": self.capstan_friction,
+            "tendon_stiffness_factor": self.tendon_stiffness_factor,
             "motor_factor": self.motor_factor,
-            "encoder_bias_max_rad": float(np.abs(self.encoder_bias_rad).max(initial=0.0)),
-            "encoder_noise_rad": self.encoder_noise_rad,
+            "command_delay_s": self.command_delay_s,
+            "push_n_s": self.pushes.impulse_n_s,
         }
+        for name, value in _varied(self.variation).items():
+            said[name] = value.tolist() if isinstance(value, np.ndarray) else float(value)
+        return said | self.sensors.drawn
 
 
-def draw(ranges: Ranges, n_joints: int, rng: np.random.Generator) -> Draw:
-    """One robot out of the ranges."""
-    return Draw(
-        friction=float(rng.uniform(*ranges.friction)),
-        stiffness_factor=float(np.exp(rng.uniform(*np.log(ranges.stiffness_factor)))),
-        motor_factor=float(rng.uniform(*ranges.motor_factor)),
-        encoder_bias_rad=rng.uniform(*ranges.encoder_bias_rad, size=n_joints),
-        encoder_noise_rad=float(rng.uniform(*ranges.encoder_noise_rad)),
+def _varied(variation: Variation) -> dict[str, float | np.ndarray]:
+    """A variation by the names of the ranges; what is not there is left out."""
+    named = {
+        "link_mass_factor": variation.link_mass_factor,
+        "skin_friction": variation.robot_friction,
+        "ground_friction": variation.ground_friction,
+        "object_mass_factor": variation.body_mass_factor,
+        "object_friction": variation.body_friction,
+        "object_scale": variation.body_scale,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(kw_only=True)
+class Pushes:
+    """Pushes at random moments in random directions, each as long as a control step.
+
+    Attributes:
+        on: Links or bodies that are pushed; each time one of them.
+        impulse_n_s: Of every push [N s].
+        gap_s: Least and most time from one push to the next.
+        dt_s: One control step.
+    """
+
+    on: tuple[str, ...]
+    impulse_n_s: float
+    gap_s: tuple[float, float]
+    dt_s: float
+    _due_s: float = field(default=-1.0, init=False)
+
+    def at(self, time_s: float, rng: np.random.Generator) -> Sequence[Push]:
+        """What pushes throughout the step that begins now."""
+        if self.impulse_n_s == 0.0 or not self.on:
+            return ()
+        if self._due_s < 0.0:  # a new episode
+            self._due_s = time_s + rng.uniform(*self.gap_s)
+        if time_s < self._due_s:
+            return ()
+        self._due_s = time_s + rng.uniform(*self.gap_s)
+        direction = rng.standard_normal(3)
+        force_n = self.impulse_n_s / self.dt_s * direction / np.linalg.norm(direction)
+        return (Push(on=self.on[rng.integers(len(self.on))], force_n=force_n),)
+
+
+def draw(
+    ranges: Ranges,
+    rng: np.random.Generator,
+    *,
+    links: int,
+    bodies: int,
+    readings: Mapping[str, int],
+    dt_s: float,
+    pushed: tuple[str, ...] = (),
+) -> Draw:
+    """One robot on one day out of the ranges.
+
+    Args:
+        links, bodies: Links of the robot, bodies of its world.
+        readings: Elements of each sensed field of `RobotState`, see `sim.ranges.sizes_of`.
+        dt_s: One control step.
+        pushed: Links or bodies that random pushes act on.
+    """
+
+    def one(pair: tuple[float, float]) -> float:
+        return float(rng.uniform(*pair))
+
+    variation = Variation(
+        link_mass_factor=rng.uniform(*ranges.link_mass_factor, size=links),
+        robot_friction=one(ranges.skin_friction),
+        ground_friction=one(ranges.ground_friction),
+        body_mass_factor=rng.uniform(*ranges.object_mass_factor, size=bodies) if bodies else None,
+        body_friction=rng.uniform(*ranges.object_friction, size=bodies) if bodies else None,
+        body_scale=rng.uniform(*ranges.object_scale, size=bodies) if bodies and ranges.object_scale != (1, 1) else None,
     )
+    return Draw(
+        capstan_friction=one(ranges.capstan_friction),
+        tendon_stiffness_factor=exp(
+            one((log(ranges.tendon_stiffness_factor[0]), log(ranges.tendon_stiffness_factor[1])))
+        ),
+        motor_factor=one(ranges.motor_factor),
+        variation=variation,
+        command_delay_s=one(ranges.command_delay_s),
+        sensors=Sensors(ranges, readings, dt_s, rng),
+        pushes=Pushes(on=pushed, impulse_n_s=one(ranges.push_n_s), gap_s=ranges.push_gap_s, dt_s=dt_s),
+    )
+
+
+__all__ = ["Draw", "Pushes", "RandomizationError", "Ranges", "draw"]

@@ -24,11 +24,13 @@ class WorkerVectorEnv(VectorEnv):
     """Environments in worker processes. Made by `make_vec`; see the module.
 
     `info` of a step holds arrays with one row per environment: `reward_terms` (columns `reward_names`), `metrics` (columns
-    `metric_names`), `success`. They are those of the step just made, so for an environment that ended they are its last.
+    `metric_names`), `success`. They are those of the step just made, so for an environment that ended they are its last. Where the
+    task has them, `privileged` (columns `privileged_names`) belongs to the observation and `final_privileged` to `final_obs`.
 
     Attributes:
         contract: The contract all of them share.
         dt: One control step [s].
+        max_steps: Control steps until an episode is truncated.
         credit: Which joints answer for which rewards, see `sim.tasks.task.Credit`.
     """
 
@@ -41,6 +43,7 @@ class WorkerVectorEnv(VectorEnv):
         sizes = (
             num_envs,
             self.contract.observation_size,
+            len(self.privileged_names),
             self.contract.action_size,
             len(self.reward_names),
             len(self.metric_names),
@@ -66,6 +69,7 @@ class WorkerVectorEnv(VectorEnv):
             self.contract, self.dt = unwrapped.contract, unwrapped.dt
             task = unwrapped.task
             self.reward_names, self.metric_names, self.credit = task.reward_names, task.metric_names, task.credit()
+            self.privileged_names, self.max_steps = task.privileged_names, task.max_steps
             self.single_observation_space, self.single_action_space = probe.observation_space, probe.action_space
             self.spec = probe.spec
         finally:
@@ -99,7 +103,7 @@ class WorkerVectorEnv(VectorEnv):
         block.seed[:], block.masked[:] = seeds, mask
         self._workers.tell(RESET)
         self._workers.wait()
-        return block.observation.copy(), {}
+        return block.observation.copy(), {"privileged": block.privileged.copy()} if self.privileged_names else {}
 
     def step_async(self, actions: np.ndarray) -> None:
         """Send actions, shape (num_envs, n); the workers step while the caller does something else.
@@ -138,11 +142,15 @@ class WorkerVectorEnv(VectorEnv):
             "metrics": block.metrics.copy(),
             "success": block.success.copy(),
         }
+        if self.privileged_names:
+            info["privileged"] = block.privileged.copy()
         if ended.any():
             final = np.empty(self.num_envs, dtype=object)
             for row in np.flatnonzero(ended):
                 final[row] = block.final_observation[row].copy()
             info["final_obs"], info["_final_obs"] = final, ended.copy()
+            if self.privileged_names:
+                info["final_privileged"] = block.final_privileged.copy()
         return block.observation.copy(), block.reward.copy(), block.terminated.copy(), block.truncated.copy(), info
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:

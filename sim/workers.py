@@ -27,11 +27,20 @@ class Block:
     """The shared arrays of all environments, laid out by name."""
 
     def __init__(
-        self, n: int, observation: int, action: int, terms: int, metrics: int, memory: SharedMemory | None = None
+        self,
+        n: int,
+        observation: int,
+        privileged: int,
+        action: int,
+        terms: int,
+        metrics: int,
+        memory: SharedMemory | None = None,
     ) -> None:
         layout = {
             "observation": ((n, observation), np.float32),
             "final_observation": ((n, observation), np.float32),
+            "privileged": ((n, privileged), np.float32),
+            "final_privileged": ((n, privileged), np.float32),
             "action": ((n, action), np.float32),
             "reward": ((n,), np.float64),
             "terms": ((n, terms), np.float64),
@@ -88,7 +97,7 @@ def _worker(
                 if order == RESET:
                     if block.masked[row]:
                         seed = int(block.seed[row])
-                        block.observation[row], _ = env.reset(seed=seed if seed >= 0 else None)
+                        _reset(block, row, env, seed if seed >= 0 else None)
                     continue
                 _step(block, row, env, task)
             connection.send_bytes(DONE)
@@ -111,8 +120,16 @@ def _step(block: Block, row: int, env: gymnasium.Env, task: Task) -> None:
     block.success[row] = info["success"]
     if terminated or truncated:
         block.final_observation[row] = observation
-        observation, _ = env.reset()
+        block.final_privileged[row] = info.get("privileged", ())
+        _reset(block, row, env, None)
+        return
     block.observation[row] = observation
+    block.privileged[row] = info.get("privileged", ())
+
+
+def _reset(block: Block, row: int, env: gymnasium.Env, seed: int | None) -> None:
+    block.observation[row], info = env.reset(seed=seed)
+    block.privileged[row] = info.get("privileged", ())
 
 
 class Workers:

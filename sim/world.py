@@ -306,6 +306,25 @@ def rotated(quat_xyzw: np.ndarray, vector: np.ndarray) -> np.ndarray:
     )
 
 
+def conjugate(quat_xyzw: np.ndarray) -> np.ndarray:
+    """The turn back, shape (4,)."""
+    return quat_xyzw * np.array([-1.0, -1.0, -1.0, 1.0])
+
+
+def quat_times(one_xyzw: np.ndarray, other_xyzw: np.ndarray) -> np.ndarray:
+    """The product of two quaternions: first the other turn, then the one, shape (4,)."""
+    x, y, z, w = one_xyzw.tolist()
+    a, b, c, d = other_xyzw.tolist()
+    return np.array(
+        [
+            w * a + d * x + y * c - z * b,
+            w * b + d * y + z * a - x * c,
+            w * c + d * z + x * b - y * a,
+            w * d - x * a - y * b - z * c,
+        ]
+    )
+
+
 def quat_matrix(quat_xyzw: np.ndarray) -> np.ndarray:
     """Rotation matrix of a unit quaternion, shape (3, 3)."""
     x, y, z, w = quat_xyzw.tolist()
@@ -339,7 +358,9 @@ __all__ = [
     "Variation",
     "World",
     "WorldState",
+    "conjugate",
     "into_frame",
     "quat_matrix",
+    "quat_times",
     "rotated",
 ]

@@ -222,6 +222,8 @@ def test_a_number_nobody_lists_is_still_seen_by_the_hash():
 
 # Observing
 
+OF_OBJECTS = {"object_position", "object_rotation", "object_turn_to_goal", "object_goal_error"}
+
 
 def test_every_term_is_read_from_its_place_in_its_own_order():
     bound, goal = CONTRACT.bind(MODEL), np.array([0.01, 0.12, 0.03])
@@ -245,11 +247,38 @@ def test_every_term_is_read_from_its_place_in_its_own_order():
         "gait_phase": [1.0, 0.0],  # a quarter of 0.8 s
         "goal": goal,
     }
-    assert set(expected) == set(OBSERVATION_TERMS)
+    assert set(expected) | OF_OBJECTS == set(OBSERVATION_TERMS)
     assert vector.dtype == np.float32
     assert vector.shape == (CONTRACT.observation_size,)
     for name, where in CONTRACT.slices.items():
         assert vector[where] == pytest.approx(np.float32(expected[name]), abs=1e-7), name
+
+
+def test_an_object_is_read_from_its_tracker_as_two_columns_of_its_matrix_and_the_turn_still_to_make():
+    half = math.sqrt(0.5)
+    quarter = np.array([0.0, 0.0, half, half])  # about z
+    s = replace(state(), object_pose=np.array([0.1, 0.2, 0.3, *quarter]))
+
+    def seen(name, goal, n):
+        elements = tuple(str(i) for i in range(n))
+        made = contract(observation=(term(name, elements, "1", "base"),), goal=tuple(str(i) for i in range(len(goal))))
+        return made.bind(MODEL).observe(s, Memory(goal=np.array(goal), previous_action=np.zeros(2)))
+
+    assert seen("object_position", [], 3) == pytest.approx([0.1, 0.2, 0.3])
+    assert seen("object_rotation", [], 6) == pytest.approx([0, 1, 0, -1, 0, 0], abs=1e-7)
+    assert seen("object_turn_to_goal", quarter, 6) == pytest.approx([1, 0, 0, 0, 1, 0], abs=1e-7)  # it is there
+    half_turn = seen("object_turn_to_goal", [0.0, 0.0, -half, half], 6)
+    assert half_turn == pytest.approx([-1, 0, 0, 0, -1, 0], abs=1e-7)
+    goals = [0.2, 0.2, 0.3, 0.1, 0.2, 0.5]  # two points of a path
+    assert seen("object_goal_error", goals, 6) == pytest.approx([0.1, 0, 0, 0, 0, 0.2], abs=1e-7)
+
+
+def test_a_policy_that_needs_a_tracker_says_so_where_there_is_none():
+    made = contract(observation=(term("object_position", ("x", "y", "z"), "m", "base"),)).bind(MODEL)
+    with pytest.raises(
+        ContractError, match=r"object_pose must have shape \(7,\), got \(0,\): this policy needs a pose"
+    ):
+        made.observe(state(), made.memory(np.zeros(3)))
 
 
 def test_a_history_holds_the_newest_value_first_and_before_the_start_the_first():

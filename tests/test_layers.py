@@ -43,6 +43,7 @@ MAY_IMPORT = {  # most specific package first; the standard library and numpy ar
     "robot.motorbus": {"robot", "dynamixel_sdk"},  # the SDK by importlib, when a bus is opened
     "robot": {"robot", "msgspec"},
     "sim": {"sim", "robot", "msgspec", *ENGINES},
+    "policies.adapters": {"policies", "sim", "torch", "stable_baselines3", "rsl_rl", "tensordict"},
     "policies": {
         "policies",
         "robot",

@@ -14,9 +14,10 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
-from vec_adapters import SB3VecEnv
 
 import sim
+from policies.adapters.rsl_rl import RslRlVecEnv
+from policies.adapters.sb3 import SB3VecEnv
 from robot.errors import NotFiniteError, UnknownNameError
 from sim.env import ActionError
 from sim.vec import WorkerError
@@ -141,7 +142,7 @@ def shared_blocks() -> set[str]:
 
 def test_an_error_in_a_worker_arrives_with_its_words_and_nothing_is_left():
     before = shared_blocks()
-    made = sim.make_vec(REACH, 2, 2, engine="mujoco", ranges={"stiffness_factor": (1e6, 1e6)})
+    made = sim.make_vec(REACH, 2, 2, engine="mujoco", ranges={"tendon_stiffness_factor": (1e6, 1e6)})
     pids = made.worker_pids
     with pytest.raises(WorkerError, match="failed: DivergedError: simulation of hand22 diverged at t = "):
         made.reset(seed=0)
@@ -282,3 +283,55 @@ def test_a_plain_loop_trains_on_it_and_bootstraps_from_the_last_observation(envs
         optimizer.step()
     assert bootstrapped == N
     assert torch.isfinite(actor.weight).all() and not torch.equal(before, actor.weight)
+
+
+CUBE = "flexor/HandRotateCube-v0"
+
+
+def test_what_only_a_critic_may_see_comes_with_the_observation_it_belongs_to():
+    single: Any = gymnasium.make(CUBE, engine="mujoco")
+    made = sim.make_vec(CUBE, 1, 1, engine="mujoco")
+    try:
+        expected = single.reset(seed=7)[1]["privileged"]
+        np.testing.assert_array_equal(made.reset(seed=7)[1]["privileged"], [expected])
+        ended = 0
+        for actions in 5.0 * some_actions(200, 1):  # of the box and beyond: it drops the cube
+            *_, terminated, truncated, said = single.step(actions[0])
+            *_, info = made.step(actions)
+            if terminated or truncated:
+                ended += 1
+                np.testing.assert_array_equal(info["final_privileged"], [said["privileged"]])
+                said = single.reset()[1]
+            np.testing.assert_array_equal(info["privileged"], [said["privileged"]])
+        assert ended > 0 and info["privileged"].shape == (1, len(made.privileged_names))
+    finally:
+        made.close()
+
+
+@pytest.mark.filterwarnings("ignore")  # the library's own
+@pytest.mark.parametrize("env_id, critic", [(REACH, ["policy"]), (CUBE, ["policy", "privileged"])])
+def test_rsl_rl_trains_on_it(env_id, critic, capsys):
+    from rsl_rl.runners import OnPolicyRunner
+
+    network = {"class_name": "MLPModel", "hidden_dims": [32], "activation": "elu", "obs_normalization": True}
+    gaussian = {"class_name": "GaussianDistribution", "init_std": 0.5, "std_type": "log"}
+    settings = {
+        "num_steps_per_env": 60,
+        "save_interval": 100,
+        "obs_groups": {"actor": ["policy"], "critic": critic},
+        "actor": network | {"distribution_cfg": gaussian},
+        "critic": dict(network),
+        "algorithm": {"class_name": "PPO", "num_learning_epochs": 2, "num_mini_batches": 2, "schedule": "fixed"},
+    }
+    made = sim.make_vec(env_id, N, 1, engine="mujoco")
+    try:
+        runner = OnPolicyRunner(RslRlVecEnv(made), settings, device="cpu")
+        before = {name: value.clone() for name, value in runner.alg.actor.state_dict().items()}
+        runner.learn(2)
+        after = runner.alg.actor.state_dict()
+        assert all(torch.isfinite(value).all() for value in after.values())
+        weights = [name for name in after if name.endswith("weight")]
+        assert weights and all(not torch.equal(before[name], after[name]) for name in weights)
+    finally:
+        made.close()
+    capsys.readouterr()  # its log

@@ -1,6 +1,7 @@
 """What every engine's robot shares: commands, the transmission, sensors, the world's truth, the check for divergence."""
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -13,7 +14,7 @@ from robot.state import Command, CommandError, RobotState, checked_target
 from robot.transmission import Parameters, TransmissionState
 from sim.bodies import Hull, as_quat
 from sim.transmission_kernel import TransmissionKernel
-from sim.world import Contacts, Push, Source, Start, Variation, World, WorldState, into_frame
+from sim.world import Contacts, Push, Source, Start, Variation, World, WorldState, conjugate, into_frame, quat_times
 
 SKIN_FRICTION = 0.9  # rubber skin on smooth plastic; never above 1
 MAX_SPEED_RAD_S = 90.0  # Bullet clamps joints at 100; no drive here passes 30 unloaded
@@ -71,6 +72,9 @@ class SimulatedRobot(ABC):
         self._base = self._home_base  # position, quaternion, velocity, angular velocity, all in the world
         self._steps = self._moment = 0
         self._energy_before_j = 0.0
+        self._tracked = -1
+        self.delay(0.0)
+        self._shafts: deque[np.ndarray] = deque()  # goals of the output shafts, the newest last
         self._source = Source(contacts=self.contacts, links=self._links, moment=lambda: self._moment)
 
     @property
@@ -128,6 +132,18 @@ class SimulatedRobot(ABC):
                 if scale != 1.0 and any(isinstance(shape, Hull) for shape in body.shapes):
                     raise VariationError(f"variation body_scale: body {body.name} is a mesh; make a body of that size")
 
+    def delay(self, command_delay_s: float) -> None:
+        """How long after a command the drives act on it, rounded to substeps; takes effect at the next reset."""
+        self._late_steps, self._late_substeps = divmod(round(command_delay_s / self.substep_s), self._substeps)
+
+    def track(self, body: str) -> None:
+        """Which body's pose states carry from now on, none where the name is empty.
+
+        Raises:
+            UnknownNameError: No body of that name; the message lists the known ones.
+        """
+        self._tracked = self.world.index(body) if body else -1
+
     def reset(self, state: RobotState | None, rng: np.random.Generator) -> RobotState:
         """See `Backend.reset`: a posture, with everything else as described.
 
@@ -164,7 +180,9 @@ class SimulatedRobot(ABC):
         self.kernel.reset(TransmissionState.at_rest(self.kernel.parameters, q))
         self.kernel.q_rad[:], self.kernel.qd_rad_s[:] = q, qd
         self._target_rad = self._in_range(target)
-        self.kernel.target_rad[:] = self.kernel.parameters.spool_target(self._target_rad, q)
+        kernel = self.kernel
+        kernel.target_rad[:], kernel.target_step_rad[:] = kernel.parameters.spool_target(self._target_rad, q), 0.0
+        self._shafts = deque(kernel.target_rad.copy() for _ in range(self._late_steps))
         self._last_finite_rad = q.copy()
         self._pushes = ()
         self._steps = 0
@@ -198,11 +216,13 @@ class SimulatedRobot(ABC):
         target = checked_target(command, self._model.joint_names)
         self._target_rad = self._in_range(target)
         kernel = self.kernel
-        # Interpolated position mode: over the control period the drives move their targets evenly to where they shall be.
-        goal_rad = kernel.parameters.spool_target(self._target_rad, kernel.q_rad)
-        kernel.target_step_rad[:] = (goal_rad - kernel.target_rad) / self._substeps
         self._energy_before_j = self.energy_j
-        self._advance(self._substeps)
+        self._shafts.append(kernel.parameters.spool_target(self._target_rad, kernel.q_rad))
+        if self._late_substeps:
+            self._advance(self._late_substeps)  # under the command before
+        # Interpolated position mode: over a control period the drives move their targets evenly to where they shall be.
+        kernel.target_step_rad[:] = (self._shafts.popleft() - kernel.target_rad) / self._substeps
+        self._advance(self._substeps - self._late_substeps)
         self._pushes = ()
         self._steps += 1
         self._moment += 1
@@ -286,7 +306,13 @@ class SimulatedRobot(ABC):
             tip_force_n=self._tips_n.copy(),
             imu_gyro_rad_s=into_frame(self._base[1], self._base[3]) if floating else _NONE,
             imu_quat_xyzw=self._base[1].copy() if floating else _NONE,
+            object_pose=self._object_pose() if self._tracked >= 0 else _NONE,
         )
+
+    def _object_pose(self) -> np.ndarray:
+        """Pose of the tracked body in the base frame, shape (7,)."""
+        pose, (origin, quat, _, _) = self._body_pose[self._tracked], self._base
+        return np.concatenate([into_frame(quat, pose[:3] - origin), quat_times(conjugate(quat), pose[3:])])
 
     @abstractmethod
     def _apply(self, variation: Variation) -> None:

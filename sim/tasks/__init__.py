@@ -5,7 +5,11 @@ from sim.tasks.body_carry import BodyCarry
 from sim.tasks.body_push import BodyPush
 from sim.tasks.body_stand import BodyStand
 from sim.tasks.body_walk import BodyWalk
+from sim.tasks.hand_insert import HandInsert
 from sim.tasks.hand_reach import HandReach
+from sim.tasks.hand_reorient_cube import HandReorientCube
+from sim.tasks.hand_rotate_cube import HandRotateCube
+from sim.tasks.hand_trace import HandTrace
 from sim.tasks.task import Judgement, Task
 
 TASKS: dict[str, type[Task]] = {
@@ -13,7 +17,11 @@ TASKS: dict[str, type[Task]] = {
     "flexor/BodyPush-v0": BodyPush,
     "flexor/BodyStand-v0": BodyStand,
     "flexor/BodyWalk-v0": BodyWalk,
+    "flexor/HandInsert-v0": HandInsert,
     "flexor/HandReach-v0": HandReach,
+    "flexor/HandReorientCube-v0": HandReorientCube,
+    "flexor/HandRotateCube-v0": HandRotateCube,
+    "flexor/HandTrace-v0": HandTrace,
 }
 
 

@@ -1,14 +1,16 @@
 """What a task is: what is there, where an episode starts, what it asks for, what disturbs it, and how a step is judged."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
 from robot.contract import Contract
 from robot.description.model import RobotModel
 from robot.state import RobotState
+from sim.ranges import Pair
 from sim.world import Push, Start, World, WorldState
 
 
@@ -56,6 +58,11 @@ class Task(ABC):
         privileged_names: Of the numbers that `privileged` gives, in order; empty where it gives none.
         robots: Descriptions it can be played with.
         default_robot: The one used when none is named.
+        ranges: What is drawn from other ranges than `sim.ranges.Ranges` says, by name.
+        levels: Names of easier forms of the task for a curriculum, from easy to hard; none where there is only one.
+        level: The one in force, the hardest unless an environment is made with another.
+        pushed: Links or bodies that random pushes act on, where `push_n_s` is not zero.
+        tracked: Body whose pose a camera reports (`RobotState.object_pose`); none when empty.
     """
 
     env_id: str
@@ -66,6 +73,11 @@ class Task(ABC):
     privileged_names: tuple[str, ...] = ()
     robots: tuple[str, ...]
     default_robot: str
+    ranges: Mapping[str, Pair] = MappingProxyType({})
+    levels: tuple[str, ...] = ()
+    level: str = ""
+    pushed: tuple[str, ...] = ()
+    tracked: str = ""
 
     def __init__(self, model: RobotModel) -> None:
         self.model = model

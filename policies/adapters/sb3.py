@@ -1,4 +1,4 @@
-"""Our vector environment under Stable-Baselines3's own interface: they predate Gymnasium's and differ in how an episode ends."""
+"""Our vector environment under Stable-Baselines3's own interface, which predates Gymnasium's and differs in how an episode ends."""
 
 from typing import Any
 

@@ -1,0 +1,1 @@
+"""Our vector environment under the interfaces of other learning libraries; each module needs its library."""
