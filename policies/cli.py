@@ -26,6 +26,7 @@ def train(
     workers: int = 2,
     learner: str | None = None,
     memory: int | None = None,
+    imitate: int | None = None,
     ray: str | None = None,
     resume: bool = False,
     tensorboard: bool = True,
@@ -47,6 +48,7 @@ def train(
         workers: Processes they are spread over.
         learner: ppo, or sac: off-policy, which can learn from packs, too; as the task's settings say when left out.
         memory: Width of a recurrent cell in the policy, 0 for none (ppo).
+        imitate: Control steps of the task's script that a fresh policy imitates first; as the task's settings say when left out.
         ray: Simulate on the Ray cluster at this address ("auto", HOST:PORT, or "local"); --workers counts its actors.
         resume: Go on with the run in `out`, with its own settings.
         tensorboard: Write event files into the run's folder, beside progress.csv.
@@ -82,7 +84,15 @@ def train(
         if from_packs is not None and learner is None:
             learner = "sac"  # the one that can learn from other policies' steps
         config = settings_of(
-            env, engine=engine, hand=hand, seed=seed, num_envs=envs, workers=workers, learner=learner, memory=memory
+            env,
+            engine=engine,
+            hand=hand,
+            seed=seed,
+            num_envs=envs,
+            workers=workers,
+            learner=learner,
+            memory=memory,
+            imitate=imitate,
         )
         if saved is not None:
             config = replace(config_of(saved.training), env_id=env)

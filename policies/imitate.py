@@ -4,13 +4,11 @@ A body that falls within a second teaches a learner little; one that balances fo
 more per sample. The script is followed under noise, so that the network also sees what the script does about its own errors
 (Laskey et al. 2017, DART).
 
-    python -m policies.imitate flexor/BodyStand-v0 --out runs/stand
-    flexor train flexor/BodyStand-v0 --out runs/stand --resume
+    flexor train flexor/BodyStand-v0 --imitate 8000
 """
 
-import argparse
+from collections.abc import Mapping
 from math import log
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -20,7 +18,7 @@ import torch
 from policies.networks import Actor
 
 NOISE = 0.2  # of the actions that are followed, and of those the learner begins with: a body's script lasts 3.4 s without, 2.9 s with it, 2.1 s with 0.3
-BATCH, RATE = 256, 1e-3
+BATCH, RATE, EPOCHS = 256, 1e-3, 30
 
 
 def gather(env: gymnasium.Env, steps: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -64,46 +62,25 @@ def imitate(actor: Actor, seen: np.ndarray, done: np.ndarray, *, epochs: int, ge
     return error
 
 
-def first_checkpoint(env_id: str, out: Path, *, engine: str, seed: int, steps: int, epochs: int) -> float:
-    """Make a run whose policy imitates the task's script; `flexor train --resume` goes on with it. Returns the error."""
-    import sim  # noqa: F401 - registers the environments
-    from policies.sampler import LocalSampler
-    from policies.settings import settings_of
-    from policies.train import Trainer
+def begin_from_script(
+    actor: Actor, env_id: str, settings: Mapping[str, Any], *, steps: int, seed: int, epochs: int = EPOCHS
+) -> float:
+    """Have a fresh policy watch the task's script for some control steps and imitate it; its noise begins small.
 
-    env: Any = gymnasium.make(env_id, engine=engine)
+    Args:
+        settings: Keyword arguments of `gymnasium.make`.
+
+    Returns:
+        Root mean squared error of an action.
+    """
+    import sim  # noqa: F401 - registers the environments
+
+    env = gymnasium.make(env_id, **settings)
     try:
         seen, done = gather(env, steps, np.random.default_rng(seed))
     finally:
         env.close()
-    config = settings_of(env_id, engine=engine, seed=seed)
-    trainer = Trainer(out, config, make_sampler=lambda places: LocalSampler(()))  # nothing is simulated yet
-    try:
-        error = imitate(trainer.method.actor, seen, done, epochs=epochs, generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad():
-            trainer.method.actor.log_std.fill_(log(NOISE))
-        trainer.save(0.0)
-    finally:
-        trainer.close()
+    error = imitate(actor, seen, done, epochs=epochs, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        actor.log_std.fill_(log(NOISE))
     return error
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m policies.imitate", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("env", help="environment id")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run to make")
-    parser.add_argument("--engine", default="mujoco")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=8000, help="control steps to watch the script for")
-    parser.add_argument("--epochs", type=int, default=30)
-    args = parser.parse_args(argv)
-    error = first_checkpoint(
-        args.env, args.out, engine=args.engine, seed=args.seed, steps=args.steps, epochs=args.epochs
-    )
-    print(
-        f"{args.out}: imitates the script within {error:.3f} of an action; next: flexor train {args.env} --out {args.out} --resume"
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -23,6 +23,7 @@ class TrainConfig:
         hidden, activation: Of actor and critic.
         memory: Width of the actor's GRU cell, 0 for none.
         initial_std: Of the actions, at the start.
+        imitate: Control steps of the task's script that a fresh policy watches and imitates before it learns; 0 for none.
         chapter_s: Simulated time until all environments start anew and a checkpoint is written, at least two episodes.
         overlap: Simulate with the last policy while learning; without it they take turns.
         mirror: Learn from mirror images too, where the robot has them.
@@ -40,6 +41,7 @@ class TrainConfig:
     activation: str = "elu"
     memory: int = 0
     initial_std: float = 0.5
+    imitate: int = 0
     chapter_s: float = 12.8
     overlap: bool = True
     mirror: bool = True

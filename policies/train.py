@@ -20,6 +20,7 @@ from policies import checkpoint as checkpoints
 from policies.checkpoint import Checkpoint
 from policies.collect import Groups
 from policies.curve import Curve, Progress
+from policies.imitate import begin_from_script
 from policies.interrupt import interruptible
 from policies.method import Method
 from policies.mirror import mirror_of
@@ -153,6 +154,8 @@ class Trainer:
                     return interrupted() or tally.over(self._steps)
 
                 losses: dict[str, float] = {}
+                if self.config.imitate and not self._steps:
+                    self._imitate()
                 while not over():
                     losses = self._chapter_of(over, tally, say, every_s)
                     self.save(self._seconds + tally.used_s)
@@ -169,6 +172,16 @@ class Trainer:
             "seconds": self._seconds,
             "restarts": self.sampler.restarts,
         }
+
+    def _imitate(self) -> None:
+        config = self.config
+        begin_from_script(
+            self.method.actor,
+            config.env_id,
+            {"engine": config.engine, "hand": config.hand},
+            steps=config.imitate,
+            seed=config.seed,
+        )
 
     def _chapter_of(
         self, over: Callable[[], bool], tally: Tally, say: Callable[[dict[str, float]], None], every_s: float

@@ -1,14 +1,21 @@
 """A first policy from a task's script: the network does what the script does, and a run goes on from it."""
 
+import time
+
 import gymnasium
 import numpy as np
 import torch
 
 import sim  # noqa: F401 - registers the environments
 from policies import checkpoint
-from policies.imitate import first_checkpoint, gather, imitate
+from policies.imitate import NOISE, begin_from_script, gather, imitate
 from policies.networks import Actor
+from policies.ppo import PPOConfig
+from policies.settings import TrainConfig
+from policies.train import Trainer
+from robot.description import load
 from sim import baselines
+from sim.tasks import find
 
 STAND = "flexor/BodyStand-v0"
 
@@ -31,15 +38,18 @@ def test_a_body_stands_longer_on_its_script_than_without():
     assert lasts_s(baselines.scripted, range(6)) > 1.2 * lasts_s(baselines.zero, range(6))
 
 
-def test_a_network_does_what_the_script_does_and_a_run_goes_on_from_it(tmp_path):
-    error = first_checkpoint(STAND, tmp_path / "run", engine="mujoco", seed=0, steps=3000, epochs=40)
+def test_a_network_does_what_the_script_does():
+    torch.manual_seed(0)
+    task = find(STAND)
+    actor = Actor.for_contract(task(load(task.default_robot)).contract())
+    error = begin_from_script(actor, STAND, {"engine": "mujoco"}, steps=3000, seed=0, epochs=40)
     assert error < 0.1
-    saved = checkpoint.load(tmp_path / "run")
+    torch.testing.assert_close(actor.std.detach(), torch.full((actor.action_size,), NOISE))
     env = gymnasium.make(STAND, engine="mujoco")
     seen, done = gather(env, 200, np.random.default_rng(9))  # none of what it learned from
     env.close()
     with torch.no_grad():
-        ours = saved.actor.mean(torch.from_numpy(seen)).numpy()
+        ours = actor.mean(torch.from_numpy(seen)).numpy()
     assert (
         np.square(ours - done).mean() < 0.4 * np.square(done).mean()
     )  # the script is clipped at its edges, the network bends
@@ -54,3 +64,19 @@ def test_imitation_repeats_with_its_seed():
         actor = Actor(5, 2, hidden=(16,))
         errors.append(imitate(actor, seen, done, epochs=3, generator=torch.Generator().manual_seed(1)))
     assert errors[0] == errors[1] < 1.0
+
+
+def test_a_fresh_run_imitates_first_and_a_resumed_one_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "chapter_iterations", 1)
+    asked = []
+    monkeypatch.setattr("policies.train.begin_from_script", lambda *args, **how: asked.append(how["steps"]))
+    config = TrainConfig(
+        env_id="flexor/HandReach-v0", num_envs=2, workers=1, hidden=(8,), imitate=40, ppo=PPOConfig(horizon=4)
+    )
+    for saved, steps in ((None, 8), (True, 16)):
+        trainer = Trainer(tmp_path, config, resume_from=checkpoint.load(tmp_path) if saved else None)
+        try:
+            trainer.train(seconds=None, steps=steps, report=lambda line: None, clock=time.monotonic)
+        finally:
+            trainer.close()
+    assert asked == [40]
