@@ -62,6 +62,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "policies.cli:bench_fleet_learning",
         "what each robot must live through when several share",
     ),
+    "bench hub": ("fleet.cli_hub:bench", "exports, the page's overview and the job queue of a hub"),
     "bench onboard": ("robot.onboard.cli:bench", "latency and processor share of a decision at the control rate"),
 }
 

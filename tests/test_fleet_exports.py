@@ -13,7 +13,7 @@ from fleet_places import chunk
 from mcap.reader import make_reader
 from onboard_helpers import CONTRACT
 
-from fleet import cli, cli_exports
+from fleet import bench_hub, cli, cli_exports, cli_hub
 from fleet.exports import stats
 from fleet.exports.draft import draft
 from fleet.exports.lerobot import write_lerobot
@@ -342,6 +342,18 @@ def test_the_commands_say_what_they_wrote(log, tmp_path, capsys):
     assert "left out: 3 records of banned policies, 1 that could not be read" in said
     assert "1 parts," in said
     assert json.loads((tmp_path / "p.json").read_text())["results"]["episodes"] == 5
+
+
+def test_the_bench_measures_what_it_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench_hub, "EPISODES", 4)
+    cli_hub.bench(json=tmp_path / "bench.json")
+    results = json.loads((tmp_path / "bench.json").read_text())["results"]
+    assert set(results["exports_episodes_per_s"]) == {"scan", "lerobot", "parquet", "mcap"}
+    assert set(results["overview_ms"]) == {"50", "500", "2000"}
+    assert results["jobs_per_s"] > 0.0
+    assert "episodes/s" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

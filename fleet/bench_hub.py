@@ -1,11 +1,8 @@
-"""What a hub's side jobs cost: the overview the page asks for, a job's way through the queue, episodes per second of the exports.
+"""`flexor bench hub`: what a hub's side jobs cost: the overview the page asks for, a job's way through the queue, episodes per second of the exports.
 
-    python benchmarks/hub_extras.py --json out/hub_extras.json
-
-Robots, records and episodes are made up (seed 0), in the sizes of hand22 reaching: 25 Hz, 100 steps an episode.
+Robots, records and episodes are made up, in the sizes of hand22 reaching: 25 Hz, 100 steps an episode, 117 observations, 25 actions.
 """
 
-import argparse
 import shutil
 import statistics
 import tempfile
@@ -13,9 +10,12 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fleet.director import Director
 from fleet.exports.lerobot import write_lerobot
 from fleet.exports.mcap import write_mcap
 from fleet.exports.parquet import write_parquet
@@ -29,21 +29,12 @@ from fleet.store import Group, Store
 from fleet.wire import STEPS, encode
 from robot.experience import Chunk, ChunkHeader
 from robot.experience import encode as encode_chunk
-from robot.report import write_json
 
 EPISODES, STEPS_EACH, N_OBS, N_ACT = 300, 100, 117, 25
 
 
-class Nobody:
-    """A director and a catalogue with nothing to say."""
-
-    def generation(self, robot: str) -> int:
-        return 0
-
-    def document(self, robot: str) -> bytes:
-        return b""
-
-    def note(self, key: object, seq: int, result: object) -> None: ...
+class NoFiles:
+    """A catalogue with nothing in it."""
 
     def piece(self, path: str, offset: int, size: int) -> tuple[int, bytes]:
         return -1, b""
@@ -75,9 +66,9 @@ def chunk(rng: np.random.Generator, episode: int) -> Chunk:
     )
 
 
-def exports(folder: Path) -> dict[str, float]:
+def exports(folder: Path, seed: int) -> dict[str, float]:
     """Episodes per second of each format, the reading of the log not counted, and of that reading."""
-    rng, store = np.random.default_rng(0), Store(folder / "hub", reserve_bytes=0)
+    rng, store = np.random.default_rng(seed), Store(folder / "hub", reserve_bytes=0)
     for seq in range(1, EPISODES + 1):
         payload, key = encode_chunk(chunk(rng, seq)), ("a", 1, STEPS)
         before = store.index.lines[key].accepted if key in store.index.lines else Mark()
@@ -103,8 +94,8 @@ def exports(folder: Path) -> dict[str, float]:
 def overview_ms(folder: Path, robots: int) -> float:
     """Median time of one overview, which holds the hub's loop."""
     store = Store(folder / f"hub{robots}", reserve_bytes=0)
-    nobody = Nobody()
-    gateway = Gateway("hub", lambda _: True, store, nobody, nobody)
+    director = Director(folder / f"director{robots}.json", Ed25519PrivateKey.generate())
+    gateway = Gateway("hub", lambda _: True, store, director, NoFiles())
     names = frozenset(f"r{i:05d}" for i in range(robots))
     for i, name in enumerate(sorted(names)):
         route = b"\x01" + i.to_bytes(15, "big")
@@ -139,24 +130,21 @@ def jobs_per_s(folder: Path, jobs: int = 300, robots: int = 50) -> float:
     return jobs / seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    path = parser.parse_args().json
-    folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
+def measure(seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """All of it; `say` gets a line as each part is done."""
+    folder = Path(
+        tempfile.mkdtemp(dir=Path.cwd(), prefix=".bench-hub-")
+    )  # on the disk that is worked on, not in memory
     try:
-        results = {
-            "exports_episodes_per_s": exports(folder),
-            "overview_ms": {str(n): overview_ms(folder, n) for n in (50, 500, 2000)},
-            "jobs_per_s": jobs_per_s(folder),
-        }
+        rates = exports(folder, seed)
+        for name, rate in rates.items():
+            say(f"{name:<24}{rate:8.0f} episodes/s")
+        overviews = {}
+        for robots in (50, 500, 2000):
+            overviews[str(robots)] = overview_ms(folder, robots)
+            say(f"overview, {robots:>4} robots   {overviews[str(robots)]:8.1f} ms")
+        jobs = jobs_per_s(folder)
+        say(f"{'jobs':<24}{jobs:8.0f} /s, each added, given and done, every step synced")
     finally:
         shutil.rmtree(folder)
-    for name, value in results.items():
-        print(name, value)
-    if path is not None:
-        write_json(path, command="benchmarks/hub_extras.py", seed=0, results=results)
-
-
-if __name__ == "__main__":
-    main()
+    return {"exports_episodes_per_s": rates, "overview_ms": overviews, "jobs_per_s": jobs}
