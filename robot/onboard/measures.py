@@ -36,6 +36,10 @@ SOURCES: dict[str, Source] = {
     "goal": Source("whoever gives the goal"),
     "goal_position": Source("whoever gives the goal"),
     "goal_error": Source("goal minus forward kinematics", "computed from the spools", "tips"),
+    "object_position": Source("a camera's pose tracker", "not measured"),
+    "object_rotation": Source("a camera's pose tracker", "not measured"),
+    "object_turn_to_goal": Source("goal against a camera's pose tracker", "not measured"),
+    "object_goal_error": Source("goal minus a camera's pose tracker", "not measured"),
     "previous_action": Source("the controller's memory"),
 }
 UNKNOWN = Source("not known here")
