@@ -17,6 +17,7 @@ FP32_ADD_J, FP32_MUL_J = 0.9e-12, 3.7e-12  # Horowitz 2014, 45 nm, 0.9 V
 READ_64_BIT_J = ((8 * 1024, 10e-12), (32 * 1024, 20e-12), (1024 * 1024, 100e-12))  # caches, the same table
 DRAM_64_BIT_J = 1300e-12  # the lower end of 1.3-2.6 nJ
 UPPER_CORE_W = 15.0  # assumed: a desktop core at full clock with its share of the package; an Orin Nano's is nearer 2.5
+CAMERA_LOW_W, CAMERA_HIGH_W = 0.1, 2.5  # assumed: a bare sensor module; all that a USB 2.0 port gives (500 mA at 5 V)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,58 @@ class Energy:
         if self.low_j == self.high_j:
             return f"{joules(self.low_j)} ({self.source})"
         return f"{joules(self.low_j)} to {joules(self.high_j)} ({self.source})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """What a run took, by who took it.
+
+    Attributes:
+        computer: All decisions of the run.
+        motors: Heat in the windings.
+        cameras: Sensors and their links; nothing where the policy sees nothing.
+        decisions, tasks: How many decisions, and whole episodes, the run was.
+    """
+
+    computer: Energy
+    motors: Energy
+    cameras: Energy
+    decisions: int
+    tasks: int
+
+    def per(self, count: int) -> dict[str, Energy] | None:
+        """Each part divided by a count, None where there was none."""
+        if count < 1:
+            return None
+        parts = {"computer": self.computer, "motors": self.motors, "cameras": self.cameras}
+        return {
+            name: Energy(low_j=part.low_j / count, high_j=part.high_j / count, source=part.source)
+            for name, part in parts.items()
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports: joules of the run, per decision, and per task where one was whole."""
+        found: dict[str, Any] = {"decisions": self.decisions, "tasks": self.tasks}
+        for name, parts in (
+            ("run", self.per(1)),
+            ("decision", self.per(self.decisions)),
+            ("task", self.per(self.tasks)),
+        ):
+            found[f"per_{name}"] = {key: part.as_dict() for key, part in parts.items()} if parts else None
+        return found
+
+
+def camera_energy(cameras: int, seconds: float) -> Energy:
+    """Energy of cameras that run all the time, modelled: no camera of ours reports its power.
+
+    Args:
+        cameras: How many.
+        seconds: How long [s].
+    """
+    if cameras == 0:
+        return Energy(low_j=0.0, high_j=0.0, source="modelled: no camera")
+    low, high = (cameras * watt * seconds for watt in (CAMERA_LOW_W, CAMERA_HIGH_W))
+    return Energy(low_j=low, high_j=high, source=f"modelled: {CAMERA_LOW_W:g} to {CAMERA_HIGH_W:g} W a camera")
 
 
 def joules(value: float) -> str:

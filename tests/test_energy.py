@@ -92,3 +92,16 @@ def test_without_a_readable_sensor_nothing_is_called_measured(tmp_path):
 @pytest.mark.parametrize("value, text", [(2.0, "2 J"), (1.5e-3, "1.5 mJ"), (2e-5, "20 uJ"), (3e-8, "30 nJ")])
 def test_joules_for_people(value, text):
     assert energy.joules(value) == text
+
+
+def test_a_ledger_divides_a_run_by_its_decisions_and_its_tasks_and_keeps_the_sources():
+    computer = energy.Energy(low_j=1.0, high_j=3.0, source="modelled: test")
+    motors = energy.Energy(low_j=8.0, high_j=8.0, source="measured:test")
+    cameras = energy.camera_energy(2, 10.0)
+    ledger = energy.Ledger(computer=computer, motors=motors, cameras=cameras, decisions=100, tasks=4)
+    found = ledger.as_dict()
+    assert found["per_decision"]["computer"] == {"value": None, "low": 0.01, "high": 0.03, "source": "modelled: test"}
+    assert found["per_task"]["motors"]["value"] == 2.0 and found["per_task"]["motors"]["source"] == "measured:test"
+    assert (found["per_run"]["cameras"]["low"], found["per_run"]["cameras"]["high"]) == (2.0, 50.0)
+    none = energy.Ledger(computer=computer, motors=motors, cameras=energy.camera_energy(0, 9.0), decisions=1, tasks=0)
+    assert none.as_dict()["per_task"] is None and none.as_dict()["per_run"]["cameras"]["value"] == 0.0

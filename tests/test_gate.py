@@ -46,9 +46,7 @@ def maker(fails_on: str | None = None):
 
 
 def saved(actor: Actor) -> SimpleNamespace:
-    return SimpleNamespace(
-        actor=actor, contract=CONTRACT, recorded_observations=ROWS, training=TRAINING, cross_check=False
-    )
+    return SimpleNamespace(actor=actor, contract=CONTRACT, recorded_observations=ROWS, training=TRAINING)
 
 
 def test_a_policy_that_works_on_both_engines_is_released(folder):

@@ -18,6 +18,7 @@ def run(
     calibration: Path | None = None,
     flight: Path | None = None,
     flight_s: float = 10.0,
+    cameras: int = 0,
     json: Path | None = None,
 ) -> None:
     """Run an exported policy in the onboard loop: absolute deadlines, safety filter, latency and energy.
@@ -38,6 +39,7 @@ def run(
         calibration: Calibration file of the hardware backend (TOML); a simulated bus needs none.
         flight: Folder for flight recordings; ~/.local/state/flexor/flight when not given.
         flight_s: Seconds that a recording holds; 0 to keep none.
+        cameras: How many cameras run beside the policy; for the energy ledger.
         json: Write the figures to this file, too.
 
     Example:
@@ -70,6 +72,7 @@ def run(
             calibration=calibration,
             flight=(flight or default_folder()) if flight_s > 0.0 else None,
             flight_s=flight_s,
+            cameras=cameras,
         )
     figures = tables.run_figures(done, backend)
     print(tables.run_table(done, backend))

@@ -32,6 +32,7 @@ class Run:
     Attributes:
         decision: Energy of one decision of this computer.
         motors: Heat in the motor windings over the run.
+        ledger: All of it, per run, decision and task.
     """
 
     admission: Admission
@@ -39,6 +40,7 @@ class Run:
     report: LoopReport
     decision: energy.Energy
     motors: energy.Energy
+    ledger: energy.Ledger
 
 
 def strangeness(artifact: Artifact) -> safety.Strangeness | None:
@@ -91,6 +93,7 @@ def drive(
     calibration: Path | None = None,
     flight: Path | None = None,
     flight_s: float = 10.0,
+    cameras: int = 0,
 ) -> Run:
     """Admit an artifact, start its robot, run the loop, and account for it. Nothing outlives this call.
 
@@ -105,6 +108,7 @@ def drive(
         calibration: Of the hardware backend.
         flight: Where flight recordings go; None for none. SIGUSR1 asks for one.
         flight_s: How much a recording holds [s].
+        cameras: How many cameras run beside the policy; for the energy ledger.
 
     Raises:
         AdmissionError: The artifact may not drive this robot. Nothing was started.
@@ -145,13 +149,26 @@ def drive(
         if recorder is not None and should_stop():
             recorder.request("stopped")  # by a signal
         measured_j = meter.sample(report.seconds) if meter is not None else None
+    decision = decision_energy(artifact, report, measured_j, meter.source if meter is not None else "")
+    motors = energy.Energy(
+        low_j=report.copper_j, high_j=report.copper_j, source="modelled: i^2 R of the currents the robot reports"
+    )
+    decisions = max(report.steps, 1)
+    computer = energy.Energy(
+        low_j=decision.low_j * decisions, high_j=decision.high_j * decisions, source=decision.source
+    )
     return Run(
         admission=admission,
         inference=policy.name,
         report=report,
-        decision=decision_energy(artifact, report, measured_j, meter.source if meter is not None else ""),
-        motors=energy.Energy(
-            low_j=report.copper_j, high_j=report.copper_j, source="modelled: i^2 R of the currents the robot reports"
+        decision=decision,
+        motors=motors,
+        ledger=energy.Ledger(
+            computer=computer,
+            motors=motors,
+            cameras=energy.camera_energy(cameras, report.seconds),
+            decisions=decisions,
+            tasks=report.episodes,
         ),
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from robot.contract import Contract
 from robot.description.model import RobotModel
+from robot.energy import joules
 from robot.onboard.admission import Admission
 from robot.onboard.artifact import Artifact
 from robot.onboard.foreign import Foreign
@@ -60,6 +61,7 @@ def run_figures(run: Run, backend: str) -> dict[str, Any]:
         "cpu_share": report.cpu_share,
         "energy_per_decision_j": run.decision.as_dict(),
         "motor_copper_j": run.motors.as_dict(),
+        "energy": run.ledger.as_dict(),
         "episodes": report.episodes,
         "success": report.successes / report.episodes if report.episodes else None,
         "success_steps": report.success_steps / report.steps if report.steps else None,
@@ -94,6 +96,8 @@ def run_table(run: Run, backend: str) -> str:
         ("CPU", f"{100.0 * report.cpu_share:.2f} % of a core"),
         ("energy", f"{run.decision} per decision"),
         ("motors", f"{run.motors} in the windings"),
+        ("cameras", str(run.ledger.cameras)),
+        ("one task", _task_energy(run)),
         ("task", f"{whole if report.episodes else 'no whole episode'}; mean reward {report.reward_mean:.4g}"),
         (
             "filter",
@@ -104,6 +108,13 @@ def run_table(run: Run, backend: str) -> str:
         ("refused", "; ".join(report.refused) or "nothing"),
     ]
     return "\n".join(f"{name:<14}{text}" for name, text in rows)
+
+
+def _task_energy(run: Run) -> str:
+    parts = run.ledger.per(run.ledger.tasks)
+    if parts is None:
+        return "no whole episode"
+    return ", ".join(f"{name} {joules(part.low_j)} to {joules(part.high_j)}" for name, part in parts.items())
 
 
 def _span(low: Iterable[float], high: Iterable[float]) -> str:
