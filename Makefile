@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: lerobot-check help setup demo test test-slow check bench bench-peers
+.PHONY: lerobot-check help setup demo test test-slow check bench bench-peers bench-reverb
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,3 +50,8 @@ lerobot-check: $(STAMP) ## the real lerobot, in an environment of its own (1.5 G
 	.venv-lerobot/bin/pip install --disable-pip-version-check -q --no-deps $(LEROBOT)
 	.venv-lerobot/bin/pip install --disable-pip-version-check -q $(LEROBOT_NEEDS)
 	@$(BIN)/pytest -m slow tests/test_fleet_exports.py
+
+bench-reverb: ## Reverb's environment (1.2 GB), for `flexor bench fleet --peers`; it needs Python 3.11 or older
+	$(PYTHON) -m venv .venv-reverb
+	.venv-reverb/bin/pip install --disable-pip-version-check -q tensorflow-cpu==2.15.1 dm-tree portpicker "setuptools<81"
+	.venv-reverb/bin/pip install --disable-pip-version-check -q --no-deps dm-reverb==0.14.0

@@ -63,6 +63,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "what each robot must live through when several share",
     ),
     "bench hub": ("fleet.cli_hub:bench", "exports, the page's overview and the job queue of a hub"),
+    "bench fleet": ("fleet.bench.cli:bench", "ingest, many robots, kills, rollbacks; Reverb beside it"),
     "bench onboard": ("robot.onboard.cli:bench", "latency and processor share of a decision at the control rate"),
 }
 

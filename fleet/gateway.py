@@ -4,6 +4,7 @@ Every message is checked against the allow list and against the session its rout
 bad input gets an `Err`, a counter, and is forgotten.
 """
 
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
@@ -29,17 +30,20 @@ from fleet.messages import (
     Nack,
     Piece,
     Put,
+    Puts,
     Schema,
     Welcome,
 )
 from fleet.roster import Roster, Session
 from fleet.segment import MAX_RECORD_BYTES, Record
 from fleet.store import Group, Store
-from fleet.wire import EVENTS, STREAMS, TOMBSTONE, Received, decode, encode
+from fleet.wire import EVENTS, STREAMS, TOMBSTONE, Envelope, decode, encode
 
 HEARTBEAT_S = 1.0
 MIN_CREDIT_BYTES, MAX_CREDIT_BYTES = 256 << 10, 4 << 20
 CREDIT_BUDGET_BYTES = 512 << 20  # of all robots together: what may wait in memory for the disk
+
+_STREAMS = frozenset(STREAMS.values())
 
 Reply = tuple[bytes, list[bytes]]  # routing id, frames
 
@@ -170,7 +174,9 @@ class Gateway:
             self.counters["identity"] += 1
             return [self._err(routing_id, "identity", "this session belongs to another robot")]
         if isinstance(message, Put):
-            return self._put(session, received)
+            return self._put(session, received.envelope, received.payload)
+        if isinstance(message, Puts):
+            return self._puts(session, received.envelope, message, received.payload)
         if isinstance(message, Heartbeat):
             return self._heartbeat(session, message)
         if isinstance(message, Audit):
@@ -202,6 +208,7 @@ class Gateway:
             digests=self._index.digests(robot, hello.epoch),
             credit_bytes=self.credit_bytes,
             heartbeat_s=HEARTBEAT_S,
+            batches=True,
             next_hub_key=self._door.next_hub_key() if self._door else b"",
             unknown_contracts=tuple(c for c in hello.contracts if c not in held),
         )
@@ -216,11 +223,39 @@ class Gateway:
         self.counters["enrol_refused" if answer.error else "enrolled"] += 1
         return self._to(routing_id, answer)
 
-    def _put(self, session: Session, received: Received) -> list[Reply]:
-        envelope, payload = received.envelope, received.payload
+    def _puts(self, session: Session, envelope: Envelope, puts: Puts, payload: bytes) -> list[Reply]:
+        """Take records one by one, up to the first that is not taken."""
+        counts = {len(field) for field in (puts.sizes, puts.crcs, puts.items, puts.times_ns)}
+        if len(counts) != 1 or any(size < 0 for size in puts.sizes) or sum(puts.sizes) != len(payload):
+            self.counters["malformed"] += 1
+            return [self._err(session.routing_id, "malformed", "PUTS whose lists or sizes do not fit")]
+        start, seq = 0, envelope.seq
+        for size, crc, items, t_ns in zip(puts.sizes, puts.crcs, puts.items, puts.times_ns):
+            data = payload[start : start + size]
+            if zlib.crc32(data) != crc or not 0 <= items < 1 << 32 or not 0 <= t_ns < 1 << 64:
+                self.counters["malformed"] += 1
+                return [
+                    self._err(session.routing_id, "malformed", f"record {seq} of PUTS is not what its checksum is of")
+                ]
+            one = Envelope(
+                type=envelope.type,
+                stream=envelope.stream,
+                epoch=envelope.epoch,
+                seq=seq,
+                crc=crc,
+                items=items,
+                t_ns=t_ns,
+            )
+            replies = self._put(session, one, data)
+            if replies:
+                return replies
+            start, seq = start + size, seq + 1
+        return []
+
+    def _put(self, session: Session, envelope: Envelope, payload: bytes) -> list[Reply]:
         if envelope.epoch != session.epoch:
             return [self._err(session.routing_id, "session", "another epoch than in HELLO")]
-        if envelope.stream not in STREAMS.values() or envelope.seq == 0 or len(payload) > MAX_RECORD_BYTES:
+        if envelope.stream not in _STREAMS or envelope.seq == 0 or len(payload) > MAX_RECORD_BYTES:
             self.counters["malformed"] += 1
             return [
                 self._err(

@@ -42,7 +42,7 @@ from fleet.metrics import HubMetrics
 from fleet.office import Office
 from fleet.overview import overview
 from fleet.peers import Peers
-from fleet.sockets import ADMIN_OFFSET, BULK_OFFSET, HUBS_OFFSET, HubAddress, listen
+from fleet.sockets import ADMIN_OFFSET, BULK_OFFSET, HUBS_OFFSET, HubAddress, listen, receive
 from fleet.status import Count, robot_views, status
 from fleet.store import RESERVE_BYTES, Store, audit, read_log
 from fleet.web.child import PageProcess
@@ -253,7 +253,7 @@ class Hub:
     def _serve(self, socket: zmq.Socket, now_s: float) -> None:
         for _ in range(BURST):
             try:
-                frames: list[zmq.Frame] = socket.recv_multipart(zmq.NOBLOCK, copy=False)  # type: ignore[assignment]
+                frames = receive(socket)
             except zmq.Again:
                 return
             try:
@@ -269,7 +269,7 @@ class Hub:
         """Answer other hubs, and ask them."""
         for _ in range(len(self.config.peers)):
             try:
-                frames: list[zmq.Frame] = socket.recv_multipart(zmq.NOBLOCK, copy=False)  # type: ignore[assignment]
+                frames = receive(socket)
             except zmq.Again:
                 break
             routing_id, *rest = [frame.bytes for frame in frames]

@@ -40,6 +40,7 @@ class Welcome(msgspec.Struct, tag="welcome", frozen=True, kw_only=True):
 
     Attributes:
         digests: Rolling digests at the cursors: a robot whose own differ has other records under those numbers.
+        batches: Whether the hub reads PUTS.
         next_hub_key: The key this hub is going to have, while it is being changed.
     """
 
@@ -49,6 +50,7 @@ class Welcome(msgspec.Struct, tag="welcome", frozen=True, kw_only=True):
     digests: dict[int, bytes] = {}
     credit_bytes: int
     heartbeat_s: float
+    batches: bool = False
     next_hub_key: Annotated[bytes, Meta(max_length=40)] = b""
     unknown_contracts: tuple[Sha256, ...] = ()
 
@@ -62,6 +64,18 @@ class Schema(msgspec.Struct, tag="schema", frozen=True, kw_only=True):
 
 class Put(msgspec.Struct, tag="put", frozen=True, kw_only=True):
     """One record; all it says is in the envelope and the payload."""
+
+
+class Puts(msgspec.Struct, tag="puts", frozen=True, kw_only=True):
+    """Several small records of one stream in one message, numbered from the envelope's `seq` on; their bytes follow one another in the payload.
+
+    Each has a checksum of its own, so the envelope carries none. Only for a hub that said `batches`, and never tombstones.
+    """
+
+    sizes: Annotated[tuple[int, ...], Meta(max_length=256)]
+    crcs: Annotated[tuple[int, ...], Meta(max_length=256)]
+    items: Annotated[tuple[int, ...], Meta(max_length=256)]
+    times_ns: Annotated[tuple[int, ...], Meta(max_length=256)]
 
 
 class Ack(msgspec.Struct, tag="ack", frozen=True, kw_only=True):
@@ -300,6 +314,7 @@ Message = (
     | Welcome
     | Schema
     | Put
+    | Puts
     | Ack
     | Nack
     | Heartbeat
@@ -342,6 +357,7 @@ MESSAGE_CODES: dict[type, int] = {
     Gossiped: 20,
     Pull: 21,
     Pulled: 22,
+    Puts: 23,
 }
 
 

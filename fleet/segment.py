@@ -115,7 +115,7 @@ class KeyRange(msgspec.Struct, frozen=True, kw_only=True):
 class FootInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a sealed segment ends with: a later start need not read the rest."""
 
-    sha256: str  # of every byte before the foot
+    sha256: str  # of the segment's head and every record's fixed part and name, which hold the payloads' checksums
     ranges: tuple[KeyRange, ...]
 
 

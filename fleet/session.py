@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from fleet.entries import Entry
 from fleet.errors import RecordError, WireError
 from fleet.messages import (
     Ack,
@@ -20,6 +21,7 @@ from fleet.messages import (
     JobTicket,
     Nack,
     Put,
+    Puts,
     Schema,
     Tombstone,
     Welcome,
@@ -32,6 +34,7 @@ HEARTBEAT_S = 1.0
 LIVENESS_S = 5.0  # this long without a word from the hub: begin anew
 STALLED_S = 3.0  # this long without progress: send again
 NOSPACE_WAIT_S = 2.0
+BATCH_RECORDS, BATCH_BYTES = 64, 64 << 10  # small records go together
 FIRST_CREDIT_BYTES = 256 << 10
 
 Frames = list[bytes]
@@ -77,7 +80,7 @@ class Session:
         self.joined = self._out = False
         self._heard_s = self._hello_s = self._progress_s = now_s
         self._hello_due, self._beat_s, self._wait_until_s = True, 0.0, 0.0
-        self._credit = FIRST_CREDIT_BYTES
+        self._credit, self._batches = FIRST_CREDIT_BYTES, False
         self._cursors: dict[int, int] = {}
         self._sent: dict[int, int] = {}
         self._in_flight: list[tuple[int, int, int]] = []  # stream, seq, bytes
@@ -128,7 +131,9 @@ class Session:
             if self._in_flight:
                 self.counters["stalled"] += 1
                 self._rewind(now_s)
-        frames, flying = [], sum(size for _, _, size in self._in_flight)
+        messages: list[Frames] = []
+        batch: list[tuple[Entry, bytes]] = []
+        flying = sum(size for _, _, size in self._in_flight)
         for entry in self._spool.waiting(self._sent):
             if flying and flying + entry.payload_bytes > self._credit:
                 break
@@ -137,26 +142,44 @@ class Session:
             except RecordError:
                 self._spool.damaged(entry)
                 break  # a tombstone took its place; next time
-            frames.append(
-                encode(
-                    Put(),
-                    payload=payload,
-                    flags=entry.flags,
-                    stream=entry.stream,
-                    epoch=self._spool.epoch,
-                    seq=entry.seq,
-                    t_ns=entry.t_ns,
-                    items=entry.items,
-                    crc=entry.crc,
-                )
-            )
+            if batch and not (self._fits(batch, entry)):
+                messages.append(self._message(batch))
+                batch = []
+            batch.append((entry, payload))
             self._sent[entry.stream] = entry.seq
             if not self._in_flight or self._doubt:
                 self._progress_s = now_s
             if not self._doubt:
                 self._in_flight.append((entry.stream, entry.seq, entry.payload_bytes))
                 flying += entry.payload_bytes
-        return frames
+        return [*messages, self._message(batch)] if batch else messages
+
+    def _fits(self, batch: list[tuple[Entry, bytes]], entry: Entry) -> bool:
+        """Whether a record may go in one message with those before it."""
+        return (
+            self._batches
+            and len(batch) < BATCH_RECORDS
+            and entry.stream == batch[-1][0].stream
+            and entry.seq == batch[-1][0].seq + 1
+            and not (entry.flags | batch[-1][0].flags) & TOMBSTONE
+            and sum(len(payload) for _, payload in batch) + entry.payload_bytes <= BATCH_BYTES
+        )
+
+    def _message(self, batch: list[tuple[Entry, bytes]]) -> Frames:
+        first, payload = batch[0]
+        place = {"stream": first.stream, "epoch": self._spool.epoch, "seq": first.seq}
+        if len(batch) == 1:
+            return encode(
+                Put(), payload=payload, flags=first.flags, t_ns=first.t_ns, items=first.items, crc=first.crc, **place
+            )
+        entries = [entry for entry, _ in batch]
+        puts = Puts(
+            sizes=tuple(e.payload_bytes for e in entries),
+            crcs=tuple(e.crc for e in entries),
+            items=tuple(e.items for e in entries),
+            times_ns=tuple(e.t_ns for e in entries),
+        )
+        return encode(puts, payload=b"".join(payload for _, payload in batch), crc=0, **place)
 
     def beat_now(self) -> None:
         """Make a heartbeat due."""
@@ -228,7 +251,7 @@ class Session:
         self.counters["doubted"] += len(self._doubt)
         self._cursors = {s: c for s, c in welcome.cursors.items() if s not in self._doubt}
         self._sent, self._in_flight = dict(self._cursors), []
-        self._credit, self._progress_s = welcome.credit_bytes, now_s
+        self._credit, self._progress_s, self._batches = welcome.credit_bytes, now_s, welcome.batches
         self._spool.acknowledge(self._cursors)
         if welcome.next_hub_key:
             self._on_next_hub_key(welcome.next_hub_key)

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import mmap
 import os
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ from fleet.segment import (
 )
 
 RESERVE_BYTES = 256 << 20  # kept free for the last commit and the index
+LOOK_S = 0.05  # between looks at the free space; what comes in meanwhile is far less than the reserve
 MAX_QUARANTINE_FILES = 1000
 
 
@@ -48,7 +50,7 @@ MAX_QUARANTINE_FILES = 1000
 class Group:
     """Records that go to the disk together. Filled by the hub's loop, written by its commit thread."""
 
-    parts: list[bytes] = field(default_factory=list)
+    parts: list[bytes] = field(default_factory=list)  # head, payload, head, payload...
     size_bytes: int = 0
     marks: dict[Key, Mark] = field(default_factory=dict)
     befores: dict[Key, Mark] = field(default_factory=dict)  # state of each line before the group
@@ -92,6 +94,7 @@ class Store:
         self.segment_bytes, self.reserve_bytes = segment_bytes, reserve_bytes
         self.index = Index()
         self.end = (0, 0)  # segment and offset up to which the log is on the disk
+        self._look_s, self._free_bytes = 0.0, 0
         self.cut_bytes = 0  # torn end dropped at this start
         self._disk = disk or Disk()
         self._log = folder / "log"
@@ -110,7 +113,11 @@ class Store:
     @property
     def full(self) -> bool:
         """Whether the disk is too full to take more."""
-        return self._disk.free_bytes(self.folder) < self.reserve_bytes
+        now_s = time.monotonic()
+        if now_s >= self._look_s:
+            self._look_s = now_s + LOOK_S
+            self._free_bytes = self._disk.free_bytes(self.folder)
+        return self._free_bytes < self.reserve_bytes
 
     def commit(self, group: Group) -> None:
         """Write a group and wait until it is on the disk.
@@ -127,8 +134,8 @@ class Store:
             self._file.sync()
         except OSError as error:
             self._mark_suspect(error)
-        for part in group.parts:
-            self._hash.update(part)
+        for head in group.parts[::2]:
+            self._hash.update(head)
         for key, mark in group.marks.items():
             self._ranges[key] = _extended(
                 self._ranges.get(key), key, group.last_crcs.get(key, 0), group.befores[key], mark
@@ -219,7 +226,6 @@ class Store:
         if self._file.size > end:
             self._file.cut(end)
         self._file.sync()  # what is told to robots from here on must be on the disk, not only in the cache
-        self._hash = hashlib.sha256(data[:end])
 
     def _replay(self, path: Path, data: Buffer, *, last: bool) -> int:
         """Walk a segment into the index; returns where it is good up to."""
@@ -227,7 +233,9 @@ class Store:
             end = head_of(data)[1]
         except RecordError as error:
             raise SegmentError(f"{path}: {error}. Move it away to start without it") from error
+        self._hash = hashlib.sha256(data[:end])
         for record, payload in survey(data, end, last=last):
+            self._hash.update(data[record.start : record.payload_start])
             self.index.damaged += payload is None
             self._replay_one(record, payload or b"")
             end = record.end

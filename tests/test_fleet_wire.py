@@ -57,7 +57,7 @@ def test_golden_bytes_decode():
 
 def test_the_envelope_has_48_bytes_and_codes_are_unique():
     assert ENVELOPE_BYTES == 48
-    assert len(set(MESSAGE_CODES.values())) == len(MESSAGE_CODES) == 21
+    assert len(set(MESSAGE_CODES.values())) == len(MESSAGE_CODES) == 22
 
 
 def _changed(frames, index, start, new):

@@ -96,15 +96,16 @@ def _segments(hub: Path, beside: Path) -> list[Part]:
     for path in sorted((hub / "log").glob("*.seg")):
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             foot = foot_of(data)
-        if foot is None:
-            continue
+            if foot is None:
+                continue
+            sha256 = hashlib.sha256(data).hexdigest()
         ranges = [r for r in foot[0].ranges if r.stream == STEPS]
         steps = sum(r.items for r in ranges)
         if steps:
             part = Part(
                 kind="segment",
                 path=_relative(path, beside),
-                sha256=foot[0].sha256,
+                sha256=sha256,
                 bytes=path.stat().st_size,
                 steps=steps,
                 robots=tuple(sorted({r.robot for r in ranges})),
