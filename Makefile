@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: lerobot-check help setup demo test test-slow check bench bench-peers bench-reverb
+.PHONY: lerobot-check help setup demo test test-slow check bench bench-peers bench-reverb soak
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(STAMP) ## the tests; the last line is pytest's
 
 test-slow: $(STAMP) ## minutes of training and soaking
 	@$(BIN)/pytest -m "slow and not hardware"
+
+soak: $(STAMP) ## 10 million records through 1,000 faults, counted by an oracle; goes on where it was cut off
+	@$(BIN)/python tests/fleet_soak.py --resume
 
 check: $(STAMP) ## linter, formatter and type checker
 	@$(BIN)/ruff check .

@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import reverb
+import tensorflow as tf
 
 BATCH = 256
 STEP_FLOATS = 256  # 1 KiB a step
@@ -85,8 +86,8 @@ def dataset(client, seconds, address):
     data = reverb.TrajectoryDataset(
         server_address=address,
         table="t",
-        dtypes={"x": np.float32},
-        shapes={"x": (1, STEP_FLOATS)},
+        dtypes={"x": tf.float32},
+        shapes={"x": tf.TensorShape([1, STEP_FLOATS])},
         max_in_flight_samples_per_worker=4 * BATCH,
     )
     batches = iter(data.batch(BATCH).prefetch(4).as_numpy_iterator())

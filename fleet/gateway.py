@@ -270,6 +270,9 @@ class Gateway:
             return [self._nack(session, key, "nospace", committed=True)]
         verdict = self._index.judge(key, envelope.seq, envelope.flags, payload, envelope.crc)
         if verdict is Verdict.NEW:
+            if session.unacked_bytes + len(payload) > 2 * MAX_CREDIT_BYTES:  # it ignores what it was told
+                return [self._nack(session, key, "credit", committed=False)]
+            session.unacked_bytes += len(payload)
             self._accept(key, envelope.seq, envelope.flags, payload, envelope.crc, envelope.t_ns, envelope.items)
             self.group.sessions[session.routing_id] = self.group.sessions.get(session.routing_id, 0) + len(payload)
             session.nacked.pop(envelope.stream, None)
@@ -372,15 +375,18 @@ class Gateway:
             else:
                 self._deployments.note(key, seq, result)
         self._waiting_results = []
-        for routing_id in group.sessions:
+        for routing_id, size in group.sessions.items():
             if (session := self.roster.sessions.get(routing_id)) is not None:
                 session.ack_due = True
+                session.unacked_bytes = max(0, session.unacked_bytes - size)
 
     def aborted(self) -> list[Reply]:
         """The disk was full: forget the group under way and the one being filled; robots go back to what is on the disk."""
         self._index.abort()
         self.group, self._results, self._waiting_results = Group(), [], []
         self.counters["aborted_groups"] += 1
+        for session in self.roster.sessions.values():
+            session.unacked_bytes = 0
         return [
             self._nack(session, (session.robot, session.epoch, stream), "nospace", committed=True)
             for session in self.roster.sessions.values()

@@ -91,13 +91,13 @@ class Nack(msgspec.Struct, tag="nack", frozen=True, kw_only=True):
 
     Attributes:
         why: "gap": something before it is missing; "nospace": the hub's disk is full, wait; "conflict": the hub holds another record under
-            this number, take a new epoch.
+            this number, take a new epoch; "credit": far more is under way than it was told.
     """
 
     epoch: int
     stream: int
     cursor: int
-    why: Literal["gap", "nospace", "conflict"]
+    why: Literal["gap", "nospace", "conflict", "credit"]
     seq: int = 0
     detail: Text = ""
 

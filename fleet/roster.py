@@ -22,6 +22,7 @@ class Session:
 
     Attributes:
         nacked: Per stream, the cursor a gap was last reported at; one report per place is enough.
+        unacked_bytes: Taken from it and not on the disk yet.
         ack_due: Something was committed, or a duplicate came, since the last acknowledgement.
     """
 
@@ -30,6 +31,7 @@ class Session:
     epoch: int
     nacked: dict[int, int] = field(default_factory=dict)
     ack_due: bool = False
+    unacked_bytes: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

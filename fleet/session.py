@@ -185,6 +185,12 @@ class Session:
         """Make a heartbeat due."""
         self._beat_s = 0.0
 
+    def broken(self, now_s: float) -> None:
+        """The bulk connection broke: what was under way is lost, and is sent again at once."""
+        if self._in_flight and not self._doubt:
+            self.counters["broken"] += 1
+            self._rewind(now_s)
+
     def control_unsent(self) -> None:
         """The socket did not take what `control` gave: it is due again."""
         self._hello_due, self._beat_s = True, 0.0

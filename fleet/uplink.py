@@ -127,7 +127,9 @@ class Uplink(threading.Thread):
         self._finishing: float | None = None
         self._attempt, self._patience_s = 0, LIVENESS_S
         self._broken_s: float | None = None  # when the connection broke, if nothing was heard since
-        self._sockets: tuple[zmq.Socket, zmq.Socket, zmq.Socket] | None = None
+        self._sockets: tuple[zmq.Socket, zmq.Socket, zmq.Socket, zmq.Socket] | None = (
+            None  # control, bulk, their monitors
+        )
         self.state = "away"
         self.error: BaseException | None = None
 
@@ -231,7 +233,7 @@ class Uplink(threading.Thread):
 
     def _send(self, now_s: float) -> None:
         assert self._sockets is not None
-        control, bulk, _ = self._sockets
+        control, bulk, *_ = self._sockets
         for frames in self._session.control(now_s):
             if not _try_send(control, frames):
                 self._session.control_unsent()
@@ -244,7 +246,12 @@ class Uplink(threading.Thread):
 
     def _hear(self, socket: zmq.Socket) -> None:
         assert self._sockets is not None
-        control, bulk, monitor = self._sockets
+        control, bulk, monitor, bulk_monitor = self._sockets
+        if socket is bulk_monitor:
+            while bulk_monitor.poll(0):
+                recv_monitor_message(bulk_monitor)
+            self._session.broken(time.monotonic())
+            return
         if socket is monitor:
             while monitor.poll(0):
                 event = recv_monitor_message(monitor)["event"]
@@ -288,7 +295,7 @@ class Uplink(threading.Thread):
             | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
             | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         )
-        self._sockets = (control, bulk, monitor)
+        self._sockets = (control, bulk, monitor, bulk.get_monitor_socket(zmq.EVENT_DISCONNECTED))
         self._broken_s = None
         self._session.begin(now_s)
 
@@ -308,9 +315,9 @@ class Uplink(threading.Thread):
     def _disconnect(self) -> None:
         if self._sockets is None:
             return
-        control, bulk, monitor = self._sockets
-        control.disable_monitor()
-        for socket in (monitor, control, bulk):
+        for socket in self._sockets[:2]:
+            socket.disable_monitor()
+        for socket in reversed(self._sockets):
             socket.close(0)
         self._sockets = None
         if self.state == "joined":
@@ -329,10 +336,12 @@ class Uplink(threading.Thread):
             self._hear(control)
         control.setsockopt(zmq.LINGER, 500)
         _try_send(control, encode(Bye(reason="finished")))
-        control.disable_monitor()
-        self._sockets[2].close(0)
+        _, bulk, *monitors = self._sockets
+        for socket in (control, bulk):
+            socket.disable_monitor()
+        for socket in (*monitors, bulk):
+            socket.close(0)
         control.close(500)
-        self._sockets[1].close(0)
         self._sockets = None
 
 

@@ -289,7 +289,7 @@ class Robot:
         self.connect(0.0)
 
     def connect(self, now_s):
-        self.route = b"\x01" + np.random.default_rng(int(now_s * 1000) + 1).bytes(15)
+        self.route = b"\x01" + self.name.encode()[:1] + np.random.default_rng(int(now_s * 1000) + 1).bytes(14)
         self.session.begin(now_s)
 
     def turn(self, hub, now_s, lose=lambda: False):
