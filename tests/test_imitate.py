@@ -17,12 +17,12 @@ from robot.description import load
 from sim import baselines
 from sim.tasks import find
 
-STAND = "flexor/BodyStand-v0"
+STAND, WALK = "flexor/BodyStand-v0", "flexor/BodyWalk-v0"
 
 
 def lasts_s(policy, seeds) -> float:
     """Mean time until a body falls."""
-    env = gymnasium.make(STAND, engine="mujoco")
+    env = gymnasium.make(WALK, engine="mujoco")
     act, steps = policy(env), 0
     for seed in seeds:
         observation, info = env.reset(seed=seed)
