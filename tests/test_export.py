@@ -179,7 +179,7 @@ def test_every_operator_that_a_layer_writes_is_listed():
             layer(4)
             if layer in (nn.LayerNorm, Residual)
             else layer(4, 4)
-            if layer in (nn.Linear, nn.GRUCell)
+            if layer in (nn.Linear, nn.GRUCell, nn.LSTMCell)
             else layer()
         )
         emit(graph, str(i), made, "x")
@@ -187,9 +187,11 @@ def test_every_operator_that_a_layer_writes_is_listed():
     assert {node.op_type for node in graph.nodes} <= OPERATORS
 
 
-def test_a_gru_cell_in_explicit_gates_stays_with_torch_for_1000_steps():
+@pytest.mark.parametrize("kind", [nn.GRUCell, nn.LSTMCell])
+def test_a_recurrent_cell_in_explicit_gates_stays_with_torch_for_1000_steps(kind):
     torch.manual_seed(0)
-    cell, graph = nn.GRUCell(5, 8), Graph()
+    cell, graph = kind(5, 8), Graph()
+    size = 16 if kind is nn.LSTMCell else 8  # an LSTM's state is h and c, one after the other
     emit(graph, "cell", cell, graph.input("obs", 5))
     model = helper.make_model(
         helper.make_graph(graph.nodes, "gru", graph.inputs, graph.outputs, graph.constants),
@@ -199,14 +201,16 @@ def test_a_gru_cell_in_explicit_gates_stays_with_torch_for_1000_steps():
     import onnxruntime
 
     session = onnxruntime.InferenceSession(to_bytes(model), providers=["CPUExecutionProvider"])
-    assert "GRU" not in {node.op_type for node in model.graph.node}
+    assert not {"GRU", "LSTM"} & {node.op_type for node in model.graph.node}
+    assert {node.op_type for node in model.graph.node} <= OPERATORS
     rows = np.random.default_rng(0).standard_normal((1000, 1, 5)).astype(np.float32)
-    h, ours, worst = torch.zeros(1, 8), np.zeros((1, 8), dtype=np.float32), 0.0
+    state, ours, worst = torch.zeros(1, size), np.zeros((1, size), dtype=np.float32), 0.0
     with torch.no_grad():
         for row in rows:
-            h = cell(torch.from_numpy(row), h)
+            seen = torch.from_numpy(row)
+            state = cell(seen, state) if size == 8 else torch.cat(cell(seen, (state[:, :8], state[:, 8:])), dim=1)
             (ours,) = session.run(["h_out"], {"obs": row, "h_in": ours})
-            worst = max(worst, float(np.abs(h.numpy() - ours).max()))
+            worst = max(worst, float(np.abs(state.numpy() - ours).max()))
     assert worst < ACTION_TOLERANCE
 
 
@@ -556,6 +560,7 @@ def test_the_csv_keys_that_other_stacks_read_are_there_and_agree_with_the_contra
                 "observation_names",
             ),
             *("action_scale", "observation_terms_scale", "observation_terms_history_length"),
+            *("observation_terms_flatten_history_dim", "observation_terms_clip"),
         )
     }
     assert tuple(rows["joint_names"]) == RELATIVE.joint_names
@@ -567,6 +572,7 @@ def test_the_csv_keys_that_other_stacks_read_are_there_and_agree_with_the_contra
     (arm,) = [a for a in tendon.arms if a.joint == "index_dip"]
     assert float(rows["joint_stiffness"][index]) == pytest.approx(arm.flexor_m**2 * tendon.servo_stiffness_n_m)
     assert "run_path" in properties
+    assert all(len(rows[key]) == len(RELATIVE.observation) for key in rows if key.startswith("observation_terms"))
 
 
 def test_the_contract_hash_in_the_file_follows_the_contract(tmp_path):
@@ -577,7 +583,7 @@ def test_the_contract_hash_in_the_file_follows_the_contract(tmp_path):
 def test_every_key_and_operator_is_in_the_document(tmp_path):
     text = (Path(__file__).resolve().parents[1] / "docs/artifacts.md").read_text()
     properties = PolicyFile.load(write(tmp_path)).properties
-    assert len(properties) == 15
+    assert len(properties) == 17
     assert [key for key in properties if f"`{key}`" not in text] == []
     assert f"`{' '.join(sorted(OPERATORS))}`" in text
 

@@ -23,7 +23,7 @@ PRODUCER = "flexor"
 
 # Operators the builder may write; a runtime that reads untrusted files can hold its allow-list against this.
 OPERATORS = frozenset(
-    "Add Clip DequantizeLinear Elu Gather Gemm LayerNormalization Max Min Mul Relu Sigmoid Slice Sub Tanh".split()  # noqa: SIM905
+    "Add Clip Concat DequantizeLinear Elu Gather Gemm LayerNormalization Max Min Mul Relu Sigmoid Slice Sub Tanh".split()  # noqa: SIM905
 )
 
 

@@ -47,7 +47,7 @@ def quantized(actor: Actor) -> Actor:
     with torch.no_grad():
         for module in rounded.modules():
             for name, weight in module.named_parameters(recurse=False):
-                if isinstance(module, nn.Linear | nn.GRUCell) and weight.ndim == 2:
+                if isinstance(module, nn.Linear | nn.GRUCell | nn.LSTMCell) and weight.ndim == 2:
                     q, scale = levels(weight.numpy())
                     getattr(module, name).copy_(torch.tensor(q.astype(np.float32) * scale[:, None]))
     return rounded

@@ -104,6 +104,36 @@ def _gru_cell(graph: Graph, name: str, layer: nn.GRUCell, x: str) -> str:
     return graph.node("Add", STATE_OUT, new, kept)
 
 
+def _lstm_cell(graph: Graph, name: str, layer: nn.LSTMCell, x: str) -> str:
+    """i, f, o = s(W x + U h), g = tanh(Wg x + Ug h), c' = f c + i g, h' = o tanh(c'); biases inside each product.
+
+    The state is one explicit input and output, h and then c.
+    """
+    size = layer.hidden_size
+    state = graph.input(STATE_IN, 2 * size)
+    axis = graph.constant(f"{name}.axis", np.array([1]))
+
+    def part(source: str, what: str, i: int) -> str:
+        ends = [graph.constant(f"{name}.{what}.{k}", np.array([(i + k) * size])) for k in (0, 1)]
+        return graph.node("Slice", f"{name}.{what}", source, *ends, axis)
+
+    h, c = part(state, "h", 0), part(state, "c", 1)
+    w, u = (graph.matrix(f"{name}.{which}", getattr(layer, which)) for which in ("weight_ih", "weight_hh"))
+    b_w, b_u = (graph.constant(f"{name}.{which}", getattr(layer, which)) for which in ("bias_ih", "bias_hh"))
+    from_x = graph.node("Gemm", f"{name}.from_x", x, w, b_w, transB=1)
+    total = graph.node("Add", f"{name}.sum", from_x, graph.node("Gemm", f"{name}.from_h", h, u, b_u, transB=1))
+    gate = {
+        which: graph.node("Tanh" if which == "g" else "Sigmoid", f"{name}.{which}", part(total, f"{which}.sum", i))
+        for i, which in enumerate("ifgo")  # torch's order of the stacked matrices
+    }
+    kept = graph.node("Mul", f"{name}.kept", gate["f"], c)
+    after = graph.node("Add", f"{name}.c_out", kept, graph.node("Mul", f"{name}.added", gate["i"], gate["g"]))
+    out = graph.node("Mul", f"{name}.h_out", gate["o"], graph.node("Tanh", f"{name}.c_tanh", after))
+    graph.output(STATE_OUT, 2 * size)
+    graph.node("Concat", STATE_OUT, out, after, axis=1)
+    return out
+
+
 def _residual(graph: Graph, name: str, layer: Residual, x: str) -> str:
     return graph.node("Add", name, x, emit(graph, f"{name}.body", layer.body, x))
 
@@ -114,6 +144,7 @@ LAYERS: dict[type[nn.Module], Emitter] = {
     nn.Linear: _linear,  # type: ignore[dict-item]
     nn.LayerNorm: _layer_norm,  # type: ignore[dict-item]
     nn.GRUCell: _gru_cell,  # type: ignore[dict-item]
+    nn.LSTMCell: _lstm_cell,  # type: ignore[dict-item]
     nn.SiLU: _silu,  # type: ignore[dict-item]
     Residual: _residual,  # type: ignore[dict-item]
     nn.ELU: lambda graph, name, layer, x: graph.node("Elu", name, x, alpha=float(layer.alpha)),  # type: ignore[arg-type]

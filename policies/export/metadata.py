@@ -57,6 +57,9 @@ def joint_gains(contract: Contract, model: RobotModel) -> tuple[list[float], lis
 def csv_properties(contract: Contract, model: RobotModel, run_path: str) -> dict[str, str]:
     """The keys other stacks read. Scale and clip are neutral because the graph does both itself."""
     terms = [term.name for term in contract.observation]
+    history = [
+        term.history if term.history > 1 else 0 for term in contract.observation
+    ]  # newest first, theirs is oldest first
     stiffness, damping = joint_gains(contract, model)
     return {
         "run_path": run_path,
@@ -67,7 +70,9 @@ def csv_properties(contract: Contract, model: RobotModel, run_path: str) -> dict
         "command_names": to_csv(contract.goal),
         "observation_names": to_csv(terms),
         "observation_terms_scale": to_csv([1.0] * len(terms)),
-        "observation_terms_history_length": to_csv([0] * len(terms)),
+        "observation_terms_history_length": to_csv(history),
+        "observation_terms_flatten_history_dim": to_csv([1] * len(terms)),
+        "observation_terms_clip": to_csv(["None"] * len(terms)),
         "action_scale": to_csv(contract.action.scale_rad),
     }
 
