@@ -91,7 +91,9 @@ class Page:
             finally:
                 self._readers -= 1
 
-        return StreamingResponse(events(), media_type="text/event-stream")
+        return StreamingResponse(
+            events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
+        )  # proxies pass it on at once
 
     async def fall(self, request: Request) -> Response:
         report = await run_in_threadpool(self._line.ask, "fall", {"robot": request.path_params["robot"]})
