@@ -85,6 +85,27 @@ def test_without_friction_they_agree_too(smooth, joint):
     assert share < AGREE, words
 
 
+def test_the_body_agrees_too_while_it_falls():
+    body = load("body28")
+    span = body.upper_rad - body.lower_rad
+    robots = [engines.make(name, body, control_hz=50.0) for name in engines.ENGINES]
+    for joint in range(len(body.joints)):
+        target = body.home_rad.copy()
+        step = 0.1 * span[joint]
+        target[joint] += step if target[joint] + step <= body.upper_rad[joint] else -step
+        ends = []
+        for robot in robots:
+            robot.reset(None, np.random.default_rng(0))
+            for _ in range(25):
+                state = robot.step(Command(target_rad=target))
+            ends.append(state.q_rad)
+        share = np.abs(ends[0] - ends[1]) / span
+        assert share.max() < AGREE, f"{body.joint_names[joint]}: {body.joint_names[int(share.argmax())]} apart"
+        assert abs(ends[0][joint] - body.home_rad[joint]) > 0.5 * step
+    for robot in robots:
+        robot.close()
+
+
 def test_rotors_twice_as_heavy_in_one_of_them_would_be_seen(smooth):
     _, hand = smooth
     target = HAND.home_rad + 0.2 * SPAN_RAD

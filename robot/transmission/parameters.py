@@ -187,6 +187,8 @@ class Parameters:
         Args:
             target_rad, measured_rad: Joint targets and joint encoders, shape (m,) [rad].
         """
+        if not self.n_tendons:
+            return target_rad[self.gear_joint]
         q = np.where(self.arm_by_encoder, measured_rad[self.arm_joint], target_rad[self.arm_joint])
         spools = self._excursion(q)[0::2] / self.spool[0::2]
         return np.concatenate([spools, target_rad[self.gear_joint]]) if self.gear_joint.size else spools
