@@ -70,6 +70,7 @@ class SimulatedRobot(ABC):
         self._variation, self._stale = Variation(), False
         self._pushes: Sequence[Push] = ()
         self._base = self._home_base  # position, quaternion, velocity, angular velocity, all in the world
+        self._body_pose, self._body_twist = np.zeros((0, 7)), np.zeros((0, 6))
         self._steps = self._moment = 0
         self._energy_before_j = 0.0
         self._tracked = -1
@@ -198,6 +199,9 @@ class SimulatedRobot(ABC):
             UnknownNameError: No link or body of that name; the message lists the known ones.
             NotFiniteError: A force is NaN or infinite.
         """
+        if not pushes:  # nearly always
+            self._pushes = ()
+            return
         known = [link.name for link in self._model.links] + [body.name for body in self.world.bodies]
         for push in pushes:
             if push.on not in known:
@@ -252,14 +256,16 @@ class SimulatedRobot(ABC):
     def _read(self) -> None:
         if self._model.floating:
             self._base = self._read_base()
-        self._body_pose, self._body_twist = self._read_bodies()
+        if self.world.bodies:
+            self._body_pose, self._body_twist = self._read_bodies()
         self._tips_n = self._tip_forces()
 
     def _check_speeds(self) -> None:
-        if self._model.floating and not (
-            np.abs(self._base[2]).max() < MAX_SPEED_M_S and np.abs(self._base[3]).max() < MAX_SPIN_RAD_S
-        ):
-            raise self._thing_diverged("its base", self._base[2], self._base[3])
+        if self._model.floating:
+            velocity, spin = self._base[2].tolist(), self._base[3].tolist()
+            slow = all(-MAX_SPEED_M_S < v < MAX_SPEED_M_S for v in velocity)  # NaN is not
+            if not (slow and all(-MAX_SPIN_RAD_S < w < MAX_SPIN_RAD_S for w in spin)):
+                raise self._thing_diverged("its base", self._base[2], self._base[3])
         if self.world.bodies:
             twist = np.abs(self._body_twist)
             if not (twist[:, :3].max() < MAX_SPEED_M_S and twist[:, 3:].max() < MAX_SPIN_RAD_S):
