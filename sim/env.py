@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sim.randomization import Draw
 
 RENDER_SIZE_PX = (480, 360)
+ROUNDING = 1e-6  # float32 that was clipped as float64
 RENDER_MODES = ("rgb_array", "human")
 
 
@@ -215,6 +216,7 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if not np.isfinite(action).all():
             bad = {self.contract.action.joints[i]: float(action[i]) for i in np.flatnonzero(~np.isfinite(action))}
             raise NotFiniteError("action", bad)
+        refuse_outside(action, self.contract.action.joints)
         return np.minimum(np.maximum(action, -1.0), 1.0)
 
     def render(self) -> np.ndarray | None:
@@ -242,6 +244,18 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._live.close()
             self._live = None
         self.backend.close()
+
+
+def refuse_outside(action: np.ndarray, joints: tuple[str, ...], prefix: str = "") -> None:
+    """Refuse an action outside the space.
+
+    Raises:
+        ActionError: A number outside -1..1 by more than rounding; the joints are named.
+    """
+    if np.abs(action).max(initial=0.0) > 1.0 + ROUNDING:
+        outside = np.flatnonzero(np.abs(action) > 1.0 + ROUNDING)[:8]
+        bad = {f"{prefix}{joints[i]}": round(float(action[i]), 6) for i in outside}
+        raise ActionError(f"actions must lie in -1..1, got {bad}; clip them first")
 
 
 def _space(contract: Contract) -> spaces.Box:

@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from robot.errors import NotFiniteError
-from sim.env import ActionError
+from sim.env import ActionError, refuse_outside
 from sim.workers import RESET, STEP, Block, WorkerError, Workers
 
 
@@ -109,7 +109,7 @@ class WorkerVectorEnv(VectorEnv):
         """Send actions, shape (num_envs, n); the workers step while the caller does something else.
 
         Raises:
-            ActionError: Another shape. Nothing is sent then.
+            ActionError: Another shape, or outside -1..1, named by environment and joint. Nothing is sent then.
             NotFiniteError: A NaN or an infinity, named by environment and joint. Nothing is sent then.
         """
         actions = np.asarray(actions)
@@ -119,6 +119,8 @@ class WorkerVectorEnv(VectorEnv):
             joints = self.contract.action.joints
             bad = {f"{row}.{joints[i]}": float(actions[row, i]) for row, i in np.argwhere(~np.isfinite(actions))[:8]}
             raise NotFiniteError("actions", bad)
+        for row in np.flatnonzero(np.abs(actions).max(axis=1, initial=0.0) > 1.0):
+            refuse_outside(actions[row], self.contract.action.joints, prefix=f"{row}.")
         if self._pending:
             raise gymnasium.error.AlreadyPendingCallError("a step is under way; call step_wait() first", "step")
         self._workers.block.action[:] = actions

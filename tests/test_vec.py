@@ -108,6 +108,11 @@ def test_bad_actions_are_refused_by_name_before_any_environment_moves(envs):
     bad[1, 2] = np.nan
     with pytest.raises(NotFiniteError, match=rf"1\.{envs.contract.action.joints[2]}"):
         envs.step(bad)
+    bad[1, 2] = 1.5
+    with pytest.raises(
+        ActionError, match=rf"actions must lie in -1..1, got {{'1.{envs.contract.action.joints[2]}': 1.5}}"
+    ):
+        envs.step(bad)
     np.testing.assert_array_equal(envs.step(some_actions(1)[0])[0], expected)
 
 
@@ -268,7 +273,7 @@ def test_a_plain_loop_trains_on_it_and_bootstraps_from_the_last_observation(envs
         for _ in range(20):
             policy = torch.distributions.Normal(actor(observation), 0.3)
             action = policy.sample()
-            following, reward, terminated, truncated, info = envs.step(action.numpy())
+            following, reward, terminated, truncated, info = envs.step(action.clamp(-1.0, 1.0).numpy())
             last = torch.from_numpy(following.copy())
             for i in np.flatnonzero(truncated):
                 last[i] = torch.from_numpy(info["final_obs"][i])
@@ -295,7 +300,7 @@ def test_what_only_a_critic_may_see_comes_with_the_observation_it_belongs_to():
         expected = single.reset(seed=7)[1]["privileged"]
         np.testing.assert_array_equal(made.reset(seed=7)[1]["privileged"], [expected])
         ended = 0
-        for actions in 5.0 * some_actions(200, 1):  # of the box and beyond: it drops the cube
+        for actions in np.sign(some_actions(200, 1)):  # from edge to edge: it drops the cube
             *_, terminated, truncated, said = single.step(actions[0])
             *_, info = made.step(actions)
             if terminated or truncated:

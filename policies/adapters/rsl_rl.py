@@ -11,7 +11,7 @@ from sim.vec import WorkerVectorEnv
 
 
 class RslRlVecEnv(VecEnv):
-    """A `WorkerVectorEnv` as rsl_rl wants it: tensors, a flag for episodes that time ended, averages for its log.
+    """A `WorkerVectorEnv` as rsl_rl wants it: tensors, actions clipped, a flag for episodes that time ended, averages for its log.
 
     rsl_rl bootstraps a time limit from the value of the state before it, so it needs no last observation.
     """
@@ -36,7 +36,9 @@ class RslRlVecEnv(VecEnv):
         return self._seen
 
     def step(self, actions: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.envs.step(actions.detach().cpu().numpy())
+        observation, reward, terminated, truncated, info = self.envs.step(
+            actions.detach().cpu().clamp(-1.0, 1.0).numpy()
+        )
         over = torch.from_numpy(terminated | truncated)
         self.episode_length_buf = torch.where(over, 0, self.episode_length_buf + 1)
         self._seen = self._groups(observation, info)

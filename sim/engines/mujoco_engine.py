@@ -160,10 +160,13 @@ class MuJoCoRobot(SimulatedRobot):
         if self.data.nefc == 0:
             return np.array(force[1:])
         contact, edges, tip_of = self.data.contact, self.data.efc_force.tolist(), self._tip_of_geom
+        pyramid = self.world.creeps
         for row, (one, other) in zip(contact.efc_address.tolist(), contact.geom.tolist()):
             if row >= 0:  # -1 is a contact that carries nothing
-                # Of a pyramid of four edges (condim 3) the normal force is their sum.
-                normal = edges[row] + edges[row + 1] + edges[row + 2] + edges[row + 3]
+                # Of a pyramid of four edges (condim 3) the normal force is their sum; of a cone, in a world that does not creep, the first.
+                normal = edges[row]
+                if pyramid:
+                    normal += edges[row + 1] + edges[row + 2] + edges[row + 3]
                 force[tip_of[one]] += normal
                 force[tip_of[other]] += normal
         return np.array(force[1:])
