@@ -39,7 +39,7 @@ ENV_ID = "flexor/HandReach-v0"
 TARGET = 0.95
 ROUND_STEPS = 1024  # of all robots together: as many as an iteration of `flexor train` takes for this task
 STRANGERS = 8  # bodies nobody trains on
-EPISODES = 5  # measured per body and round
+EPISODES = 40  # measured per round, spread over the bodies: the same number whatever the size of the fleet
 STRANGER_SEED = 9_000_000
 EVAL_SEED = 7_000_000
 
@@ -139,24 +139,28 @@ def live(
     hindsight = Hindsight(actor, facts.contract, config.hindsight, stride=1) if applies(facts.contract) else None
     own = [{"engine": engine, **body_of(1000 * seed + i)} for i in range(robots)]
     strangers = [{"engine": engine, **body_of(STRANGER_SEED + i)} for i in range(STRANGERS)]
-    samplers = [LocalSampler(places(env_id, who, min(workers, len(who)), actor.config)) for who in (own, strangers)]
+    # Robots go on living from round to round; what measures their bodies is not them.
+    samplers = [
+        LocalSampler(places(env_id, who, min(workers, len(who)), actor.config)) for who in (own, own, strangers)
+    ]
+    robots_alive, on_own, on_strangers = samplers
+    robots_alive.reset(seed)
     steps = ROUND_STEPS // robots
     hours, success, others = [], [], []
 
     def weights() -> dict[str, np.ndarray]:
         return {name: value.numpy() for name, value in actor.state_dict().items()}
 
-    def measured(sampler: LocalSampler) -> float:
+    def measured(sampler: LocalSampler, bodies: int) -> float:
         sampler.reset(EVAL_SEED)
-        sampler.ask(weights(), EPISODES * facts.max_steps, mode="mean")
+        sampler.ask(weights(), EPISODES // bodies * facts.max_steps, mode="mean")
         return float(sampler.take().end_success.mean())
 
     try:
         with tempfile.TemporaryDirectory() as folder:
             for number in range(rounds):
-                samplers[0].reset(seed * 100_003 + number)
-                samplers[0].ask(weights(), steps)
-                path = samplers[0].take()
+                robots_alive.ask(weights(), steps)
+                path = robots_alive.take()
                 sha256 = hashlib.sha256(encode(weights())).hexdigest()
                 place = Path(folder) / f"round-{number:04d}"
                 write_pack(place, chunks_of(path, facts, sha256, f"{seed}.{number}"))
@@ -178,8 +182,8 @@ def live(
                 actor.update_normalizer(batch.observation)
                 critic.update_normalizer(batch.seen)
                 hours.append((number + 1) * steps * facts.dt_s / 3600.0)
-                success.append(measured(samplers[0]))
-                others.append(measured(samplers[1]))
+                success.append(measured(on_own, robots))
+                others.append(measured(on_strangers, STRANGERS))
                 say(
                     f"{robots} robots, seed {seed}, round {number + 1}: {hours[-1]:.4f} h each, success {100 * success[-1]:.0f} %, "
                     f"on strangers {100 * others[-1]:.0f} %"

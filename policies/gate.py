@@ -1,5 +1,5 @@
-"""The release gate: may an artifact be called released? It must do its task on the engine it was not trained on, too, and its file must
-still say what it said when it was exported.
+"""The release gate: may an artifact be called released? It must do its task, on the engine it was not trained on about as well as on the
+other, and its file must still say what it said when it was exported.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,7 +52,9 @@ class Verdict:
         found = []
         at_home = self.results[self.trained_on].success
         for engine, result in self.results.items():
-            if result.success < at_home - LARGEST_DROP:
+            if result.success == 0.0:
+                found.append(f"it never succeeded on {engine} (n = {len(result.episodes)})")
+            elif result.success < at_home - LARGEST_DROP:
                 found.append(
                     f"success on {engine}, where it was not trained, is {100 * result.success:.0f} %, on {self.trained_on} "
                     f"{100 * at_home:.0f} %: more than {100 * LARGEST_DROP:.0f} points below (n = {len(result.episodes)})"

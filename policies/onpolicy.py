@@ -16,7 +16,7 @@ from policies.settings import TrainConfig
 
 
 class OnPolicy(Method):
-    """PPO on each trajectory, then hindsight on those remembered.
+    """PPO on each trajectory, then hindsight on those remembered; hindsight pairs single moments, so not with a memory.
 
     Args:
         saved: A checkpoint whose networks are taken on, None for fresh ones.
@@ -35,7 +35,7 @@ class OnPolicy(Method):
         self.ppo = PPO(self.actor, critic, config.ppo, groups.actions, mirror)
         self.hindsight = (
             Hindsight(self.actor, facts.contract, config.hindsight, stride=config.num_envs)
-            if config.hindsight.steps and applies(facts.contract)
+            if config.hindsight.steps and applies(facts.contract) and not self.actor.memory_size
             else None
         )
         self.name = "ppo + hindsight" if self.hindsight else "ppo"

@@ -7,7 +7,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from policies.artifact import PolicyFile
+from policies.artifact import FileAct, PolicyFile
 from policies.evaluate import baseline_policy, file_policy
 from robot.artifacts import find_artifact
 from sim.baselines import BASELINES
@@ -101,6 +101,8 @@ def watch(
                 )
                 episode, total = episode + 1, 0.0
                 observation, info = env.reset(seed=seed + episode)
+                if isinstance(act, FileAct):
+                    act.begin()
         if live is not None:
             say("the view stays open until Ctrl-C")
             threading.Event().wait()
