@@ -178,6 +178,7 @@ class Hub:
             )
             self._peers = Peers(self._context, config.keys, config.name, config.peers, self.federation)
             self._committer = Committer(self.store)
+            self._recovery_s = time.monotonic() - self._began_s
         except BaseException:
             self.close()
             raise
@@ -422,7 +423,13 @@ class Hub:
     def _overview(self, now_s: float) -> dict[str, Any]:
         view = None if self.director.kept.rollout is None else self.director.view(time.time(), self._views(now_s))
         body = overview(self.gateway, self.store, self.director.kept.rollout, view, self._allow.names, now_s)
-        figures = {"refused_keys": self._allow.denied, "metrics": self.metrics.plain(), "up_s": now_s - self._began_s}
+        figures = {
+            "refused_keys": self._allow.denied,
+            "metrics": self.metrics.plain(),
+            "up_s": now_s - self._began_s,
+            "recovery_s": self._recovery_s,
+            "hubs": self.federation.status(now_s),
+        }
         return {**body, **figures, "banned": list(self.director.kept.banned)}
 
     def _status(self, now_s: float, count: Count | None) -> dict[str, Any]:

@@ -123,6 +123,23 @@ def families(overview: dict[str, Any]) -> Iterator[Metric]:
     )
     if jobs["wh_per_task"] is not None:
         yield _one(GaugeMetricFamily, "fleet_job_watt_hours", "Per job done", hub, jobs["wh_per_task"])
+    refusing = sum(bool(robot["refused"]) for robot in overview["robots"])
+    yield _one(GaugeMetricFamily, "fleet_robots_refusing", "Robots that refuse what they should run", hub, refusing)
+    yield _one(GaugeMetricFamily, "fleet_segments", "Segments of the log", hub, overview["segments"])
+    yield _one(GaugeMetricFamily, "fleet_quarantined", "Records kept apart", hub, overview["quarantined"])
+    yield _one(
+        GaugeMetricFamily,
+        "fleet_recovery_seconds",
+        "The last start, from reading the log to ready",
+        hub,
+        overview["recovery_s"],
+    )
+    there = {peer["hub"]: float(peer["state"] == "ONLINE") for peer in overview["hubs"]}
+    yield _labelled(GaugeMetricFamily, "fleet_peer_up", "Other hubs: 1 while they answer", hub, "peer", there)
+    behind = {peer["hub"]: peer["only_there"] for peer in overview["hubs"]}
+    yield _labelled(
+        GaugeMetricFamily, "fleet_sync_lag_records", "Records only the other hub holds", hub, "peer", behind
+    )
     rollout = overview["rollout"]
     if rollout is not None:
         yield _one(

@@ -79,6 +79,8 @@ def overview(
         },
         "credit_bytes": gateway.credit_bytes,
         "disk_free": usage.free / usage.total,
+        "segments": sum(1 for _ in (store.folder / "log").glob("*.seg")),
+        "quarantined": sum(1 for _ in (store.folder / "quarantine").glob("*.rec")),
         "rollout": _rollout(rollout, view),
     }
 

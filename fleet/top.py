@@ -50,6 +50,10 @@ def _head(o: dict[str, Any]) -> list[str]:
         f"hub {o['hub']}, up {span(o['up_s'])}: {states['ONLINE']} of {len(o['robots'])} robots online, {o['energy']['power_w']:.0f} W",
         f"{rates['bytes_s'] / 1e6:.2f} MB/s, {rates['records_s']:.0f} records/s in; {o['pending']} not held yet, {lost} lost; "
         f"{o['streams']['steps']['items']} steps held, {100 * o['disk_free']:.0f} % of the disk free",
+        *(
+            f"hub {p['hub']}: {STATE[p['state']]}, {p['only_there']} records only there, {p['only_here']} only here"
+            for p in o["hubs"]
+        ),
     ]
 
 

@@ -350,7 +350,9 @@ def test_every_figure_of_an_overview_becomes_a_family(place):
     assert shown - samples == set()
     assert len(shown) >= 12
     labels = {label for family in families(overview) for sample in family.samples for label in sample.labels}
-    assert labels <= {"hub", "state", "stream", "why", "how", "cohort", "le"}
+    assert labels <= {"hub", "state", "stream", "why", "how", "cohort", "le", "peer"}
+    assert overview["recovery_s"] > 0.0
+    assert overview["segments"] >= 1
 
 
 def test_the_last_fall_of_a_robot_survives_a_restart(place):

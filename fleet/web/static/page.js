@@ -81,6 +81,7 @@ function drawIngest(o) {
     ["not held yet", text(count(o.pending))], ["oldest in a spool", span(o.spool.oldest_s)], ["disk free", ratio(o.disk_free)],
     ["acknowledged in", median(o.metrics.ack_latency_seconds)], ["sent twice, kept once", text(count(o.counts.duplicates))],
     ["digests differing", text(count(o.counts.audit_mismatch))],
+    ...o.hubs.map((p) => [`hub ${p.hub}`, p.state === "ONLINE" ? `${text(count(p.only_there))} only there, ${text(count(p.only_here))} only here` : "does not answer"]),
   ]);
 }
 
