@@ -20,6 +20,7 @@ from onboard_helpers import artifact, model, write
 
 from fleet.answers import MAX_BODY_BYTES, pack_answer, read_answer
 from fleet.errors import AdminError, HubAwayError, KeyFileError, LooseSecretError
+from fleet.keys import make_keys
 from fleet.messages import Answer
 from fleet.metrics import Histogram, families
 from fleet.top import screen
@@ -323,6 +324,18 @@ def test_a_page_whose_port_is_taken_says_so_and_the_hub_works(place):
         said = next(line for line in hub.stdout if "the hub's page:" in line)
         assert f"port {place.web} on 127.0.0.1 is in use; choose another one" in said
         assert place.ask("overview")["hub"] == "hub"
+
+
+def test_hubs_with_keys_of_their_own_show_each_other(place):
+    make_keys(place.keys, hubs=["north", "south"])
+    south = free_ports(4)
+    place.hub("--name", "north", "--peers", f"south@127.0.0.1:{south}", "--metrics", place.web)
+    words = ("fleet", "hub", "--dir", place.path / "south", "--keys", place.keys, "--port", south, "--reserve-mb", 1)
+    place.flexor(*words, "--name", "south", "--peers", f"north@{place.address}")
+    line = 'fleet_peer_up{hub="north",peer="south"} 1.0'
+    until(lambda: line in page(place, "metrics"), "north hears south")
+    said = place.flexor("fleet", "top", "--hub", f"north@{place.address}", "--keys", place.keys, "--times", 1)
+    assert "hub south: online, 0 records only there, 0 only here" in said.communicate(timeout=60)[0]
 
 
 def _is_page_of(proc, place):
