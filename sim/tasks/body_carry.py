@@ -33,8 +33,19 @@ LOST_M = 0.25  # from there
 class BodyCarry(Walking):
     """60 s of walking by command, up to 0.8 m/s, with a crate that nothing but the arms holds. Pushes of 0.2 m/s.
 
-    Observation as `BodyWalk`, of 20 joints: its 16, shoulder roll and elbow on both sides. Action: their targets about the home posture
-    with the forearms level; 0.5 rad for hip pitch, knee and ankle pitch, 0.25 for the others, 0.1 for the arms.
+    | observation | elements | unit | range |
+    |---|---|---|---|
+    | `base_gyro` | x, y, z of the IMU | rad/s | -6..6 |
+    | `projected_gravity` | where down is, in the pelvis' frame | 1 | -1..1 |
+    | `joint_position` | 12 leg, 2 waist, 2 shoulder pitch, then shoulder roll and elbow of either arm: 20 joints | rad | their ranges and 0.2 |
+    | `joint_velocity` | the same | rad/s | -15..15 |
+    | `previous_action` | the same | 1 | -1..1 |
+    | `goal` | forward speed, turning | m/s, rad/s | -0.5..1.5, -1..1 |
+    | `gait_phase` | sine, cosine of a clock of 0.8 s | 1 | -1..1 |
+
+    | action | elements | unit | range |
+    |---|---|---|---|
+    | joint targets | the same 20 joints, about the home posture with level forearms | rad | 0.5 hip pitch, knee, ankle pitch; 0.1 arms; 0.25 others |
 
     It ends as `BodyWalk` does, and when the crate is more than 0.25 m from its place before the chest.
     """

@@ -32,8 +32,20 @@ LOST_M = 0.5  # between the board's place and the board
 class BodyPush(Walking):
     """60 s of walking by command, up to 0.8 m/s straight or in wide turns, a cart before the hands and a leash on the pelvis.
 
-    Observation as `BodyWalk`, of 20 joints: its 16, shoulder roll and elbow on both sides. Action: their targets about the home posture
-    with the forearms level; 0.5 rad for hip pitch, knee and ankle pitch, 0.25 for the others, 0.1 for the arms.
+    | observation | elements | unit | range |
+    |---|---|---|---|
+    | `base_gyro` | x, y, z of the IMU | rad/s | -6..6 |
+    | `projected_gravity` | where down is, in the pelvis' frame | 1 | -1..1 |
+    | `joint_position` | 12 leg, 2 waist, 2 shoulder pitch, then shoulder roll and elbow of either arm: 20 joints | rad | their ranges and 0.2 |
+    | `joint_velocity` | the same | rad/s | -15..15 |
+    | `previous_action` | the same | 1 | -1..1 |
+    | `goal` | forward speed, turning | m/s, rad/s | -0.5..1.5, -1..1 |
+    | `gait_phase` | sine, cosine of a clock of 0.8 s | 1 | -1..1 |
+
+    | action | elements | unit | range |
+    |---|---|---|---|
+    | joint targets | the same 20 joints, about the home posture with level forearms | rad | 0.5 hip pitch, knee, ankle pitch; 0.1 arms; 0.25 others |
+
     The leash pulls level with 0 to 40 N; strength and direction are drawn anew every 5 s.
 
     It ends as `BodyWalk` does, and when the cart's board is more than 0.5 m from its place before the hands.
