@@ -181,7 +181,7 @@ def solid(body: Body) -> Solid:
 def _surface(geom: Geom) -> np.ndarray:
     """Points on a primitive, dense enough for a palm."""
     if geom.shape == "box":
-        steps = [np.linspace(-s / 2.0, s / 2.0, max(2, int(s / 0.012) + 1)) for s in geom.size_m]
+        steps = [np.linspace(-s / 2.0, s / 2.0, max(2, int(s / 0.016) + 1)) for s in geom.size_m]
         grid = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
         on = (np.abs(np.abs(grid) - np.array(geom.size_m) / 2.0) < 1e-9).any(axis=1)
         return grid[on]
@@ -193,12 +193,12 @@ def _surface(geom: Geom) -> np.ndarray:
             [np.cos(around) * np.sin(polar), np.sin(around) * np.sin(polar), np.cos(polar)], axis=1
         )
     half = geom.size_m[1] / 2.0
-    heights = np.linspace(-half, half, max(2, int(2 * half / 0.012) + 1))
+    heights = np.linspace(-half, half, max(2, int(2 * half / 0.016) + 1))
     around = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
     ring = np.stack([radius * np.sin(around), 0.0 * around, radius * np.cos(around)], axis=1)
     wall = np.concatenate([ring + np.array([0.0, h, 0.0]) for h in heights])
     if geom.shape == "capsule":
         return np.concatenate([wall, [[0.0, half + radius, 0.0], [0.0, -half - radius, 0.0]]])
-    shares = np.linspace(0.0, 1.0, max(2, int(radius / 0.012) + 1), endpoint=False)
+    shares = np.linspace(0.0, 1.0, max(2, int(radius / 0.016) + 1), endpoint=False)
     caps = [ring * share + np.array([0.0, h, 0.0]) for share in shares for h in (-half, half)]
     return np.concatenate([wall, *caps])

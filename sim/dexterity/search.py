@@ -32,11 +32,8 @@ from sim.objects import find
 FORCES = (0.5, 8.0)  # of the squeeze, in weights of the object, drawn evenly in the logarithm
 LEAST_WEIGHT_N = 0.6  # light things are squeezed as if they weighed this
 COSTLY = 4.0  # fits this much worse than the best are not tried
-NUDGE_SHARE, REFINE_SHARE = (
-    0.2,
-    0.35,
-)  # of the time, for single fingers of the nearest miss, then for CMA-ES on all of it
-NUDGE_RAD = 0.35
+REFINE_SHARE = 0.3  # of the time, for CMA-ES on the nearest miss
+NUDGES, NUDGE_RAD = 8, 0.35  # tries with single fingers of a miss, and how far
 STEP = (0.08, 0.05, 0.003, 0.05)  # of the refinement: targets, posture [rad], place [m], turn [rad]
 
 
@@ -105,12 +102,12 @@ class TypeSearch:
             cheapest = min(cheapest, fit.cost)
             if fit.cost > cheapest + COSTLY:
                 continue
-            for _ in range(3):
-                found = self.judge(self._of(fit))
-                if best is None or found.score > best.score:
-                    best = found
-                if best.counts:
-                    return best
+            here = max((self.judge(self._of(fit)) for _ in range(2)), key=lambda found: found.score)
+            here = self.nudge(here, tries=NUDGES)
+            if best is None or here.score > best.score:
+                best = here
+            if best.counts:
+                return best
         return best
 
     def _of(self, fit: Fit) -> Grasp:
@@ -118,10 +115,11 @@ class TypeSearch:
         force = self._weight_n * float(np.exp(self._rng.uniform(low, high)))
         return self.grasp(fit.q_rad, self._squeeze.target(fit, force), fit.position_m, fit.turn)
 
-    def nudge(self, seconds: float, best: Found) -> Found:
+    def nudge(self, best: Found, tries: int) -> Found:
         """Bend the fingers that should touch and do not a little further, open those that should not, and keep what helps."""
-        end = time.process_time() + seconds
-        while time.process_time() < end and not best.counts:
+        for _ in range(tries):
+            if best.counts:
+                break
             outcome = best.pybullet or best.mujoco
             patterns = [p for p in (outcome.pattern, outcome.pattern_after) if p is not None]
             missing = {touch.part for p in patterns for touch in p.missing}
@@ -201,10 +199,8 @@ def search(hand: str, numbers: list[int], seconds: float, rounds: int, seed: int
             best = one.judge(known) if known is not None and known.thing == kind.thing else None
             if best is None or not best.counts:
                 if best is not None:
-                    best = one.nudge(0.5 * seconds * NUDGE_SHARE, best)
-                best = one.draw(seconds * (1.0 - NUDGE_SHARE - REFINE_SHARE), best)
-                if best is not None and not best.counts:
-                    best = one.nudge(0.5 * seconds * NUDGE_SHARE, best)
+                    best = one.nudge(best, tries=3 * NUDGES)
+                best = one.draw(seconds * (1.0 - REFINE_SHARE), best)
                 if best is not None and not best.counts:
                     best = one.refine(seconds * REFINE_SHARE, best)
             one.close()
