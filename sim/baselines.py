@@ -8,6 +8,7 @@ import numpy as np
 
 from robot.errors import UnknownNameError
 from robot.kinematics import TipKinematics
+from sim.scripted_grasps import closing, touring
 from sim.scripted_hands import steered_tool, straight_in
 
 Policy = Callable[[np.ndarray, dict[str, Any]], np.ndarray]
@@ -147,6 +148,8 @@ def balance_on_ankles(env: Any) -> Policy:
 
 
 SCRIPTED: dict[str, Callable[[Any], Policy]] = {
+    "flexor/HandGrasp-v0": closing,
+    "flexor/HandOppose-v0": touring,
     **{f"flexor/Body{name}-v0": balance_on_ankles for name in ("Stand", "Walk", "Carry", "Push")},
     "flexor/HandInsert-v0": straight_in,
     "flexor/HandReach-v0": transposed_reach,

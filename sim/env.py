@@ -20,9 +20,10 @@ from robot.state import Command, RobotState
 from sim import engines
 from sim.ranges import Ranges, sizes_of
 from sim.tasks import Judgement, find
-from sim.world import WorldState
+from sim.world import World, WorldState
 
 if TYPE_CHECKING:
+    from sim.engines.robot import SimulatedRobot
     from sim.randomization import Draw
 
 RENDER_SIZE_PX = (480, 360)
@@ -77,8 +78,8 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             if level not in task.levels:
                 raise UnknownNameError(f"level of {env_id}", level, task.levels)
             self.task.level = level
-        self.backend = engines.make(engine, self.model, control_hz=self.task.control_hz, world=self.task.world())
         self.engine = engine
+        self.backend = self._made(self.task.world())
         self.dt = 1.0 / self.task.control_hz
         self.contract: Contract = self.task.contract()
         self.interface = self.contract.bind(self.model)
@@ -97,6 +98,11 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._world: WorldState | None = None
         self._steps = 0
         self._live: Any = None  # the page, in render mode "human"
+
+    def _made(self, world: World) -> "SimulatedRobot":
+        backend = engines.make(self.engine, self.model, control_hz=self.task.control_hz, world=world)
+        backend.track(self.task.tracked)
+        return backend
 
     @property
     def control_hz(self) -> float:
@@ -164,6 +170,10 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def begin(self) -> None:
         """Draw a robot and an episode, and put the robot there."""
         rng = self.np_random
+        world = self.task.draw_world(rng)
+        if world is not None and world != self.backend.world:
+            self.backend.close()
+            self.backend = self._made(world)
         if self._randomization:
             self._draw_another(rng)
         self._state = self.backend.begin(self.task.start(rng))

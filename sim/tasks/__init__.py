@@ -5,7 +5,9 @@ from sim.tasks.body_carry import BodyCarry
 from sim.tasks.body_push import BodyPush
 from sim.tasks.body_stand import BodyStand
 from sim.tasks.body_walk import BodyWalk
+from sim.tasks.hand_grasp import HandGrasp
 from sim.tasks.hand_insert import HandInsert
+from sim.tasks.hand_oppose import HandOppose
 from sim.tasks.hand_reach import HandReach
 from sim.tasks.hand_reorient_cube import HandReorientCube
 from sim.tasks.hand_rotate_cube import HandRotateCube
@@ -17,7 +19,9 @@ TASKS: dict[str, type[Task]] = {
     "flexor/BodyPush-v0": BodyPush,
     "flexor/BodyStand-v0": BodyStand,
     "flexor/BodyWalk-v0": BodyWalk,
+    "flexor/HandGrasp-v0": HandGrasp,
     "flexor/HandInsert-v0": HandInsert,
+    "flexor/HandOppose-v0": HandOppose,
     "flexor/HandReach-v0": HandReach,
     "flexor/HandReorientCube-v0": HandReorientCube,
     "flexor/HandRotateCube-v0": HandRotateCube,

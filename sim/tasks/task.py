@@ -97,6 +97,10 @@ class Task(ABC):
         """What is there besides the robot, for all episodes."""
         return World()
 
+    def draw_world(self, rng: np.random.Generator) -> World | None:
+        """Another world for the coming episode; None keeps the one there is. Exchanging it makes the engine anew, some 50 ms."""
+        return None
+
     @abstractmethod
     def start(self, rng: np.random.Generator) -> Start:
         """Draw an episode: set the goal and say where everything starts."""
