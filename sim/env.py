@@ -79,7 +79,10 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
                 raise UnknownNameError(f"level of {env_id}", level, task.levels)
             self.task.level = level
         self.engine = engine
-        self.backend = self._made(self.task.world())
+        self._backends: dict[
+            World, SimulatedRobot
+        ] = {}  # one for each world the task has drawn: nothing is loaded twice
+        self.backend = self._in(self.task.world())
         self.dt = 1.0 / self.task.control_hz
         self.contract: Contract = self.task.contract()
         self.interface = self.contract.bind(self.model)
@@ -99,10 +102,13 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._steps = 0
         self._live: Any = None  # the page, in render mode "human"
 
-    def _made(self, world: World) -> "SimulatedRobot":
-        backend = engines.make(self.engine, self.model, control_hz=self.task.control_hz, world=world)
-        backend.track(self.task.tracked)
-        return backend
+    def _in(self, world: World) -> "SimulatedRobot":
+        """The engine with a world in it."""
+        if world not in self._backends:
+            backend = engines.make(self.engine, self.model, control_hz=self.task.control_hz, world=world)
+            backend.track(self.task.tracked)
+            self._backends[world] = backend
+        return self._backends[world]
 
     @property
     def control_hz(self) -> float:
@@ -171,9 +177,8 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Draw a robot and an episode, and put the robot there."""
         rng = self.np_random
         world = self.task.draw_world(rng)
-        if world is not None and world != self.backend.world:
-            self.backend.close()
-            self.backend = self._made(world)
+        if world is not None:
+            self.backend = self._in(world)
         if self._randomization:
             self._draw_another(rng)
         self._state = self.backend.begin(self.task.start(rng))
@@ -253,7 +258,8 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._live is not None:
             self._live.close()
             self._live = None
-        self.backend.close()
+        for backend in self._backends.values():
+            backend.close()
 
 
 def refuse_outside(action: np.ndarray, joints: tuple[str, ...], prefix: str = "") -> None:

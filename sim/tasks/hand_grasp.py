@@ -74,7 +74,6 @@ class HandGrasp(HandTask):
     reward_names = ("touch", "still", "pull", "smooth", "power", "drop")
     metric_names = ("pulls", "away_mm", "pattern", "power_w", "type")
     privileged_names = TRUTH
-    robots = ("hand22", "hand11", "hand25")
     still = ()
     goal_elements = ELEMENTS
     goal_unit, goal_frame = "1", "task"

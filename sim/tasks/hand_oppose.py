@@ -56,7 +56,6 @@ class HandOppose(HandTask):
     max_steps = 750
     reward_names = ("near", "visit", "clear", "smooth", "power")
     metric_names = ("visited", "gap_mm", "position")
-    robots = ("hand22", "hand11", "hand25")
     still = FOREARM
     goal_elements = ELEMENTS
     goal_unit, goal_frame = "1", "task"

@@ -98,7 +98,7 @@ class Task(ABC):
         return World()
 
     def draw_world(self, rng: np.random.Generator) -> World | None:
-        """Another world for the coming episode; None keeps the one there is. Exchanging it makes the engine anew, some 50 ms."""
+        """Another world for the coming episode; None keeps the one there is. Each is loaded once, some 50 ms."""
         return None
 
     @abstractmethod
