@@ -51,6 +51,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         expires_s: UTC [s]; afterwards it is not to be activated.
         fallback: What to go back to when the artifact does not do.
         banned: Hashes of policies that must not run.
+        shadow: What to run beside it, on the same observations and without acting; left out where there is none.
         term: Of the director's lease; left out where there is none, so that robots of the version before read it.
     """
 
@@ -65,6 +66,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     banned: tuple[Sha256, ...] = ()
     schema: int = 1
     term: Annotated[int, Meta(ge=0)] = 0
+    shadow: ArtifactRef | None = None
 
 
 def sign(assignment: Assignment, key: Ed25519PrivateKey) -> bytes:

@@ -21,6 +21,7 @@ from fleet.catalogue import download
 from fleet.disk import Disk
 from fleet.errors import AssignmentError, HubAwayError, StaleCatalogueError
 from fleet.lease import Authority
+from fleet.shadow import Shadow
 from fleet.slots import Slot, Slots
 from robot.description.model import RobotModel
 from robot.errors import FlexorError
@@ -89,6 +90,7 @@ class Deployer(threading.Thread):
         self._lock = threading.Lock()
         self._change: Change | None = None
         self._retry: tuple[float, Assignment] | None = None
+        self.shadow = Shadow()
         self._last_bad = b""
         self.ignored = 0  # documents that were not accepted
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,6 +149,13 @@ class Deployer(threading.Thread):
         self._documents.put(None)
 
     def run(self) -> None:
+        self.shadow.start()
+        try:
+            self._work()
+        finally:
+            self.shadow.stop()
+
+    def _work(self) -> None:
         while True:
             wait_s = None if self._retry is None else max(0.01, self._retry[0] - time.monotonic())
             try:
@@ -209,6 +218,8 @@ class Deployer(threading.Thread):
         with self._lock:  # what was laid out before is called off, in one move with the look at what runs
             self._change = None
             active = self.slots.active
+        if not self._shadow(assignment):
+            return
         wanted = assignment.artifact
         if wanted is None:
             if active is not None and active.sha256 in assignment.banned:
@@ -216,23 +227,37 @@ class Deployer(threading.Thread):
             return
         if active is not None and active.sha256 == wanted.sha256:
             return
-        try:
-            change = self._prepare(wanted)
-        except (HubAwayError, StaleCatalogueError) as error:
-            log.info("download of %s put off: %s", wanted.label, error)
-            self._retry = (time.monotonic() + 2.0, assignment)
-            return
-        except (FlexorError, OSError) as error:
-            log.warning("%s refused: %s: %s", wanted.label, type(error).__name__, error)
-            with self._lock:
-                self._keep(
-                    msgspec.structs.replace(
-                        self.slots, refused=f"{wanted.label}: {type(error).__name__}: {error}"[:1000]
-                    )
-                )
+        change = self._prepared(wanted, assignment)
+        if change is None:
             return
         with self._lock:
             self._change = change
+
+    def _shadow(self, assignment: Assignment) -> bool:
+        """Watch with a candidate, or no more; False when it is put off or refused."""
+        if assignment.shadow is None:
+            self.shadow.watch(None)
+            return True
+        if self.shadow.sha256 != assignment.shadow.sha256:
+            change = self._prepared(assignment.shadow, assignment)
+            if change is None:
+                return False
+            self.shadow.watch(change.admission.artifact)
+        return True
+
+    def _prepared(self, wanted: ArtifactRef, assignment: Assignment) -> Change | None:
+        """Download and admit an artifact; None when that is put off, or refused and reported."""
+        try:
+            return self._prepare(wanted)
+        except (HubAwayError, StaleCatalogueError) as error:
+            log.info("download of %s put off: %s", wanted.label, error)
+            self._retry = (time.monotonic() + 2.0, assignment)
+        except (FlexorError, OSError) as error:
+            log.warning("%s refused: %s: %s", wanted.label, type(error).__name__, error)
+            with self._lock:
+                refused = f"{wanted.label}: {type(error).__name__}: {error}"[:1000]
+                self._keep(msgspec.structs.replace(self.slots, refused=refused))
+        return None
 
     def _prepare(self, ref: ArtifactRef) -> Change:
         previous = self.slots.previous

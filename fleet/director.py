@@ -266,15 +266,17 @@ class Director:
 
     def _meant(self, state: State, robot: str) -> Assignment:
         """What a robot should run now; generation and expiry are filled in when it is signed."""
-        mine = wanted(state, robot) == "candidate"
-        cohort = "none" if state.over else ("canary" if mine else "control")
+        role = wanted(state, robot)
+        mine = role == "candidate"
+        cohort = "none" if state.over else {"candidate": "canary", "shadow": "shadow", "before": "control"}[role]
         return Assignment(
             robot=robot,
             generation=1,
             artifact=state.plan.candidate if mine else self.kept.base,
             rollout=state.plan.id,
-            stage=state.stage_name if mine else "",
-            cohort=cohort,
+            stage="" if role == "before" else state.stage_name,
+            cohort=cohort,  # type: ignore[arg-type]
+            shadow=state.plan.candidate if role == "shadow" else None,
             expires_s=0.0,
             fallback=self.kept.base if mine and self.kept.base != state.plan.candidate else None,
             banned=self.kept.banned,

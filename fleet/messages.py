@@ -123,6 +123,7 @@ class Heartbeat(msgspec.Struct, tag="hb", frozen=True, kw_only=True):
         skills: Names of the artifacts it can run now: what jobs it can do.
         wants_job: Whether it would take one.
         job, job_lease: The job it is doing.
+        shadow_sha256, shadow_steps, shadow_bad: A candidate that watches: how long, and at how many steps it failed.
         generation, term: Of the newest assignment accepted.
         lease_term: Of the newest director's lease known.
     """
@@ -134,6 +135,9 @@ class Heartbeat(msgspec.Struct, tag="hb", frozen=True, kw_only=True):
     generation: int = 0
     term: int = 0
     lease_term: int = 0
+    shadow_sha256: Sha256 = ""
+    shadow_steps: int = 0
+    shadow_bad: int = 0
     rollout: Text = ""
     recorded: Cursors = {}
     recorded_items: Cursors = {}

@@ -224,7 +224,7 @@ class FleetRobot:
         robot.reset(None, rng)  # to hear what the reward's terms are called
         reward_names = robot.feedback.reward_names or ("reward",)
         pilot = Pilot(
-            send=self.uplink.record,
+            send=self._record,
             emit=self._emit,
             must_stop=stopped,
             must_change=lambda: self.deployer.changing,
@@ -362,7 +362,12 @@ class FleetRobot:
         if report is not None:
             self.uplink.tell(report)
 
+    def _record(self, chunk: Chunk) -> None:
+        self.uplink.record(chunk)
+        self.deployer.shadow.offer(chunk)
+
     def _heartbeat(self) -> Heartbeat:
+        shadow = self.deployer.shadow
         body, job = self._body, self.worker.ticket
         working = self.config.jobs and self._state in ("running", "probation")
         artifact, slots, total = self._admission.artifact, self.deployer.slots, self._totals
@@ -375,6 +380,9 @@ class FleetRobot:
             generation=slots.generation,
             term=slots.term,
             lease_term=self.deployer.term,
+            shadow_sha256=shadow.sha256,
+            shadow_steps=shadow.steps,
+            shadow_bad=shadow.bad,
             rollout=slots.rollout,
             spool_oldest_s=max(0.0, (time.time_ns() - oldest) * 1e-9) if oldest else 0.0,
             tally=Tally(

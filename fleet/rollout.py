@@ -25,6 +25,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         robots, fraction: The larger of the two, of all robots; fraction 1 is all.
         min_episodes, min_minutes: Least exposure of the candidate in the whole rollout so far.
+        shadow_steps: In a shadow stage, how many control steps each of its robots must have run the candidate beside what it does, without a fault.
         max_minutes: Longest time the stage may run; then it is held for the operator.
     """
 
@@ -34,10 +35,12 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     min_episodes: int = 0
     min_minutes: float = 0.0
     max_minutes: float = 24 * 60.0
+    shadow_steps: int = 0
 
 
 QUICK = (Stage(name="one", robots=1, min_episodes=5), Stage(name="all", fraction=1.0))
 STANDARD = (
+    Stage(name="shadow", robots=1, shadow_steps=3000),  # a minute at 50 Hz
     Stage(name="one", robots=1, min_episodes=20, min_minutes=60.0),
     Stage(name="5%", fraction=0.05, min_episodes=50, min_minutes=240.0),
     Stage(name="25%", fraction=0.25, min_episodes=200, min_minutes=1000.0),
@@ -101,6 +104,9 @@ class RobotView(msgspec.Struct, frozen=True, kw_only=True):
     online: bool
     policy_sha256: str = ""
     refused: str = ""
+    shadow_sha256: str = ""
+    shadow_steps: int = 0
+    shadow_bad: int = 0
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +143,8 @@ def advance(state: State, view: View) -> State:
         return _end(state, "rolled_back", f"{robot} refused it: {why}")
     if rules.hard_trips and view.candidate.trips:
         return _end(state, "rolled_back", f"{view.candidate.trips} safety trips")
+    if stage.shadow_steps:
+        return _shadowed(state, view, elapsed_s)
     target = _size(stage, len(view.robots))
     active = [r for r in state.canaries if r in view.robots and _runs(view.robots[r], sha256)]
     needed = target if stage.fraction < 1.0 else sum(v.online for v in view.robots.values())
@@ -176,10 +184,32 @@ def advance(state: State, view: View) -> State:
     return state
 
 
-def wanted(state: State, robot: str) -> Literal["candidate", "before"]:
+def _shadowed(state: State, view: View, elapsed_s: float) -> State:
+    """A stage in which the candidate only watches."""
+    sha256, stage = state.plan.candidate.sha256, state.plan.stages[state.stage]
+    watching = [view.robots[r] for r in state.canaries if r in view.robots and view.robots[r].online]
+    watching = [v for v in watching if v.shadow_sha256 == sha256]
+    if any(v.shadow_bad for v in watching):
+        return _end(state, "rolled_back", f"it failed at {sum(v.shadow_bad for v in watching)} steps while it watched")
+    if len(watching) < max(1, _size(stage, len(view.robots))):
+        return msgspec.structs.replace(state, status="paused", reason="waits for a robot on which it watches")
+    steps = min(v.shadow_steps for v in watching)
+    state = msgspec.structs.replace(
+        state, status="running", ran_s=state.ran_s + elapsed_s, reason=f"watched {steps} of {stage.shadow_steps} steps"
+    )
+    if steps >= stage.shadow_steps:
+        return _choose(msgspec.structs.replace(state, stage=state.stage + 1, ran_s=0.0), view)
+    if state.ran_s > stage.max_minutes * 60.0:
+        return msgspec.structs.replace(state, status="held", reason=f"time is up in stage {stage.name}: {state.reason}")
+    return state
+
+
+def wanted(state: State, robot: str) -> Literal["candidate", "shadow", "before"]:
     """What a robot should run. Those who were not here when it was rolled out get it when they come back, and not while it is still tried."""
     if state.status == "rolled_back":
         return "before"
+    if robot in state.canaries and state.plan.stages[state.stage].shadow_steps and state.status != "done":
+        return "shadow"
     if state.status == "done" or robot in state.canaries:
         return "candidate"
     return "before"

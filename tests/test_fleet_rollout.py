@@ -189,6 +189,28 @@ def test_a_policy_as_good_as_the_old_one_is_wrongly_stopped_in_at_most_5_percent
     assert ends.count("rolled_back") <= 0.05 * TRIALS
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "truth",
+    [
+        {"falls_per_hour": 1.0, "success": 0.8},
+        {"falls_per_hour": 0.6, "success": 0.8},
+        {"falls_per_hour": 0.2, "success": 0.5},
+        {"falls_per_hour": 0.2, "success": 0.7},
+    ],
+    ids=["falls 5x", "falls 3x", "success 0.5", "success 0.7"],
+)
+def test_over_300_trials_each_bad_policy_is_stopped_before_5_percent_of_the_robots_in_99_of_100(truth):
+    ends = [simulate(5000 + seed, **truth) for seed in range(300)]
+    assert sum(exposed <= 0.05 * ROBOTS for _, exposed in ends) >= 0.99 * len(ends)
+
+
+@pytest.mark.slow
+def test_over_300_trials_a_good_policy_is_wrongly_stopped_in_at_most_5_of_100():
+    ends = [simulate(5000 + seed, falls_per_hour=0.2, success=0.8)[0] for seed in range(300)]
+    assert ends.count("rolled_back") <= 0.05 * len(ends)
+
+
 def test_a_clearly_better_policy_reaches_all_robots():
     ends = [simulate(2000 + seed, falls_per_hour=0.05, success=0.95) for seed in range(20)]
     assert [status for status, _ in ends].count("done") >= 19
