@@ -168,7 +168,9 @@ def check_with_the_oracle(place, status):
             assert record.items == chunks[-1].header.steps
     lines = {(x.robot, x.epoch, x.stream): x for x in audit(place.path / "hub")}
     assert {key[0] for key in lines} == {"a", "b"}
-    assert {key[2] for key in lines} == {STEPS, EVENTS}
+    assert (
+        STEPS in {key[2] for key in lines} <= {STEPS, EVENTS}
+    )  # on a machine that is too busy no episode may have ended
     for name in "ab":
         spool = Spool(place.path / name / "spool", name)
         for stream, recorded in spool.recorded.items():
