@@ -5,6 +5,7 @@ import time
 import gymnasium
 import numpy as np
 import torch
+from inline_sampler import InlineSampler
 
 import sim  # noqa: F401 - registers the environments
 from policies import checkpoint
@@ -74,7 +75,9 @@ def test_a_fresh_run_imitates_first_and_a_resumed_one_does_not(tmp_path, monkeyp
         env_id="flexor/HandReach-v0", num_envs=2, workers=1, hidden=(8,), imitate=40, ppo=PPOConfig(horizon=4)
     )
     for saved, steps in ((None, 8), (True, 16)):
-        trainer = Trainer(tmp_path, config, resume_from=checkpoint.load(tmp_path) if saved else None)
+        trainer = Trainer(
+            tmp_path, config, resume_from=checkpoint.load(tmp_path) if saved else None, make_sampler=InlineSampler
+        )
         try:
             trainer.train(seconds=None, steps=steps, report=lambda line: None, clock=time.monotonic)
         finally:

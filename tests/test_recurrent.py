@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from inline_sampler import InlineSampler
 
 from policies import checkpoint as checkpoints
 from policies.artifact import FileAct, PolicyFile
@@ -33,7 +34,7 @@ def trained(tmp_path_factory) -> tuple[Path, checkpoints.Checkpoint]:
     ticks = iter(range(10**6))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "chapter_iterations", 3)
-        trainer = Trainer(run, CONFIG)
+        trainer = Trainer(run, CONFIG, make_sampler=InlineSampler)
         try:
             trainer.train(seconds=None, steps=96, report=lambda line: None, clock=lambda: float(next(ticks)))
         finally:

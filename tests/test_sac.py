@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from inline_sampler import InlineSampler
 
 from policies import checkpoint as checkpoints
 from policies.artifact import PolicyFile
@@ -252,7 +253,8 @@ def test_a_value_that_explodes_stops_it():
 
 def run(folder: Path, steps: int, resume: bool = False, packs=()) -> dict:
     saved = checkpoints.load(folder) if resume else None
-    trainer = Trainer(folder, config_of(saved.training) if saved else CONFIG, resume_from=saved, packs=packs)
+    config = config_of(saved.training) if saved else CONFIG
+    trainer = Trainer(folder, config, resume_from=saved, packs=packs, make_sampler=InlineSampler)
     ticks = iter(range(10**6))
     try:
         return trainer.train(seconds=None, steps=steps, report=lambda line: None, clock=lambda: float(next(ticks)))

@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from inline_sampler import InlineSampler
 
 from policies.arrays import decode, encode
 from policies.collect import Groups, batch_of
@@ -33,21 +34,19 @@ def weights(actor: Actor) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in actor.state_dict().items()}
 
 
-def collected(actor: Actor, workers: int, steps: int, *, kill: bool = False) -> tuple[Trajectory, int]:
-    sampler = LocalSampler(places(REACH, [SETTINGS] * 2, workers, actor.config))
+def collected(actor: Actor, workers: int) -> Trajectory:
+    sampler = InlineSampler(places(REACH, [SETTINGS] * 2, workers, actor.config))
     try:
         sampler.reset(7)
-        if kill:
-            os.kill(sampler.pids[0], signal.SIGKILL)
-        sampler.ask(weights(actor), steps)
-        return sampler.take(), sampler.restarts
+        sampler.ask(weights(actor), 52)
+        return sampler.take()
     finally:
         sampler.close()
 
 
 @pytest.fixture(scope="module")
 def path(actor) -> Trajectory:
-    return collected(actor, 1, 52)[0]
+    return collected(actor, 1)
 
 
 def test_arrays_come_back_as_they_were():
@@ -58,13 +57,13 @@ def test_arrays_come_back_as_they_were():
 
 
 def test_the_same_seed_gives_the_same_steps(actor, path):
-    again = collected(actor, 1, 52)[0]
+    again = collected(actor, 1)
     np.testing.assert_array_equal(again.observation, path.observation)
     np.testing.assert_array_equal(again.action, path.action)
 
 
 def test_environments_start_alike_however_many_workers_there_are(actor, path):
-    two, _ = collected(actor, 2, 52)
+    two = collected(actor, 2)
     np.testing.assert_array_equal(two.observation[0], path.observation[0])
     assert two.end_env.tolist() == [0, 1]
     assert two.observation.shape == path.observation.shape
@@ -90,10 +89,18 @@ def test_where_time_ran_out_the_future_is_worth_what_the_critic_says(facts, path
     np.testing.assert_allclose(batch.advantage.reshape(52, 2, 5)[49], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_a_killed_worker_owed_is_collected_by_another_one(actor):
-    path, restarts = collected(actor, 2, 4, kill=True)
-    assert restarts == 1
-    assert path.observation.shape[:2] == (4, 2)
+def test_processes_collect_and_what_a_killed_one_owed_is_collected_by_another(actor, path):
+    sampler = LocalSampler(places(REACH, [SETTINGS] * 2, 2, actor.config))
+    try:
+        sampler.reset(7)
+        os.kill(sampler.pids[0], signal.SIGKILL)
+        sampler.ask(weights(actor), 4)
+        done = sampler.take()
+        assert sampler.restarts == 1
+        assert done.observation.shape[:2] == (4, 2)
+        np.testing.assert_array_equal(done.observation[0, 1], path.observation[0, 1])  # the other one went on
+    finally:
+        sampler.close()
 
 
 def test_what_is_wrong_in_a_worker_is_said(actor):

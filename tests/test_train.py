@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from inline_sampler import InlineSampler
 
 from policies import checkpoint as checkpoints
 from policies import train as training
@@ -33,7 +34,9 @@ def short_chapters(monkeypatch):
 
 def run(folder: Path, steps: int, resume: bool = False) -> dict:
     saved = checkpoints.load(folder) if resume else None
-    trainer = Trainer(folder, config_of(saved.training) if saved else CONFIG, resume_from=saved)
+    trainer = Trainer(
+        folder, config_of(saved.training) if saved else CONFIG, resume_from=saved, make_sampler=InlineSampler
+    )
     try:
         return trainer.train(seconds=None, steps=steps, report=lambda line: None, clock=_tick)
     finally:
@@ -129,7 +132,7 @@ def test_an_empty_folder_of_packs_says_how_to_fill_it(whole, tmp_path):
 
 
 def test_a_diverged_loss_keeps_the_last_good_checkpoint(whole, tmp_path, monkeypatch):
-    trainer = Trainer(tmp_path, CONFIG)
+    trainer = Trainer(tmp_path, CONFIG, make_sampler=InlineSampler)
     try:
         trainer.train(seconds=None, steps=CHAPTER_STEPS, report=lambda line: None, clock=_tick)
         good = (tmp_path / checkpoints.CHECKPOINT_FILE).read_bytes()
@@ -155,7 +158,7 @@ def test_a_checkpoint_of_another_environment_is_refused(whole, tmp_path):
 def test_a_long_chapter_is_saved_within_it_and_a_run_goes_on_from_there(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "chapter_iterations", 4)
     monkeypatch.setattr(training, "SAVE_S", 0.0)
-    trainer, saved = Trainer(tmp_path, CONFIG), []
+    trainer, saved = Trainer(tmp_path, CONFIG, make_sampler=InlineSampler), []
     kept = checkpoints.save
     monkeypatch.setattr(checkpoints, "save", lambda run, it: saved.append(dict(it.counters)) or kept(run, it))
     try:
@@ -166,7 +169,7 @@ def test_a_long_chapter_is_saved_within_it_and_a_run_goes_on_from_there(tmp_path
 
 
 def test_overlapping_changes_when_things_are_done_and_not_how_many(tmp_path):
-    trainer = Trainer(tmp_path, replace(CONFIG, overlap=False))
+    trainer = Trainer(tmp_path, replace(CONFIG, overlap=False), make_sampler=InlineSampler)
     try:
         done = trainer.train(seconds=None, steps=2 * CHAPTER_STEPS, report=lambda line: None, clock=_tick)
     finally:
