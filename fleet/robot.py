@@ -205,7 +205,7 @@ class FleetRobot:
         self.deployer.start()
         self.uplink.start()
         contract = self._admission.artifact.contract
-        robot = spawn(contract.env_id, contract.robot, config.backend, config.seed, control_hz=contract.control_hz)
+        robot = spawn(contract.env_id, contract.robot, config.backend, control_hz=contract.control_hz)
         self._body = body = Body(robot, battery_wh=config.battery_wh, base_w=config.base_w)
         try:
             return self._drive(body, stopped)

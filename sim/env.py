@@ -333,7 +333,6 @@ class EnvSide:
         self._env.close()
 
 
-def robot_side(env_id: str, robot: str, engine: str, seed: int) -> EnvSide:
-    """The simulated robot of an environment, for `robot.link.serve`. Each reset brings its own seed; `seed` is kept for logs."""
-    del seed
+def robot_side(env_id: str, robot: str, engine: str) -> EnvSide:
+    """The simulated robot of an environment, for `robot.link.serve`. Nothing is drawn before a reset, which brings its own seed."""
     return EnvSide(RobotEnv(env_id, engine=engine, hand=robot or None))

@@ -13,14 +13,13 @@ ENGINES = ("pybullet", "mujoco", "mock")
 MOCK_HZ = 25.0
 
 
-def robot_side(env_id: str, robot: str, engine: str, seed: int) -> RobotSide:
+def robot_side(env_id: str, robot: str, engine: str) -> RobotSide:
     """The robot of an environment, and the task beside it, as `robot.link.serve` wants them.
 
     Args:
         env_id: Environment, as in `gymnasium.make`.
         robot: Description, as in `robot.description.load`.
         engine: One of `ENGINES`.
-        seed: Seed of everything that is drawn once, before the first reset.
 
     Raises:
         UnknownNameError: Unknown environment, robot or engine.
@@ -31,7 +30,7 @@ def robot_side(env_id: str, robot: str, engine: str, seed: int) -> RobotSide:
         return mock_side(env_id, robot, MOCK_HZ)
     from sim.env import robot_side as engine_side  # engines load only where one is wanted
 
-    return engine_side(env_id, robot, engine, seed)
+    return engine_side(env_id, robot, engine)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,10 +39,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--robot", default="hand22", help="robot description")
     parser.add_argument("--engine", default="pybullet", help=", ".join(ENGINES))
     parser.add_argument("--socket", required=True, help="unix socket to make")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--parent", type=int, default=None, help="process id to die with")
     args = parser.parse_args(argv)
-    host(lambda: robot_side(args.env, args.robot, args.engine, args.seed), args.socket, parent_pid=args.parent)
+    host(lambda: robot_side(args.env, args.robot, args.engine), args.socket, parent_pid=args.parent)
 
 
 if __name__ == "__main__":

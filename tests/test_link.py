@@ -300,9 +300,9 @@ def test_an_environment_is_served_by_name_and_unknown_names_are_refused():
     pytest.importorskip("gymnasium")
     from sim import serve
 
-    side = serve.robot_side(ENV, "hand22", "mock", 0)
+    side = serve.robot_side(ENV, "hand22", "mock")
     assert (side.env_id, side.model.name) == (ENV, "hand22")
     with pytest.raises(UnknownNameError, match="pybullet, mujoco, mock"):
-        serve.robot_side(ENV, "hand22", "gazebo", 0)
+        serve.robot_side(ENV, "hand22", "gazebo")
     with pytest.raises(UnknownNameError, match="flexor/HandReach-v0"):
-        serve.robot_side("flexor/HandReech-v0", "hand22", "pybullet", 0)
+        serve.robot_side("flexor/HandReech-v0", "hand22", "pybullet")

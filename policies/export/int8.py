@@ -2,7 +2,7 @@
 
 Each row of a weight matrix is kept as int8 and one float32 scale, w = q s, q in -127..127; activations stay float32. Generated C
 multiplies it out when it is generated and runs exactly as fast as before; onnxruntime multiplies it out in every call. Dynamic
-quantisation of activations is not offered: at 50 Hz it took 313 us where float32 took 201 (docs/onboard.md).
+quantisation of activations is not offered: at 50 Hz it took 313 us where float32 took 201 (docs/artifacts.md).
 """
 
 import copy

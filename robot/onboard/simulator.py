@@ -35,7 +35,6 @@ def spawn(
     env_id: str,
     robot: str,
     engine: str = "pybullet",
-    seed: int = 0,
     *,
     control_hz: float | None = None,
     start_timeout_s: float = START_TIMEOUT_S,
@@ -46,7 +45,6 @@ def spawn(
         env_id: Environment, e.g. "flexor/HandReach-v0".
         robot: Description, e.g. "hand22".
         engine: One of `ENGINES`; "mock" needs no simulator installed.
-        seed: Seed of what the simulator draws before the first reset.
         control_hz: Rate of the mock; the other engines take the environment's own.
         start_timeout_s: How long it may take to come up [s].
 
@@ -62,7 +60,7 @@ def spawn(
     command = [sys.executable, "-m", "robot.mock" if engine == "mock" else "sim.serve"]
     command += ["--env", env_id, "--robot", robot, "--socket", str(path), "--parent", str(os.getpid())]
     if engine != "mock":
-        command += ["--engine", engine, "--seed", str(seed)]
+        command += ["--engine", engine]
     elif control_hz is not None:
         command += ["--control-hz", repr(control_hz)]
     with open(folder / "stderr", "wb") as words:

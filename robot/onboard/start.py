@@ -60,7 +60,7 @@ def check_backend(backend: str) -> None:
         raise UnknownNameError("backend", backend, BACKENDS)
 
 
-def connect(artifact: Artifact, backend: str, seed: int, *, bus: str = "sim", calibration: Path | None = None) -> Robot:
+def connect(artifact: Artifact, backend: str, *, bus: str = "sim", calibration: Path | None = None) -> Robot:
     """Start the robot an artifact was made for.
 
     Raises:
@@ -73,7 +73,7 @@ def connect(artifact: Artifact, backend: str, seed: int, *, bus: str = "sim", ca
         from robot.onboard.hardware import connect_hardware
 
         return connect_hardware(load_robot(contract.robot), contract.control_hz, bus=bus, calibration=calibration)
-    return simulator.spawn(contract.env_id, contract.robot, backend, seed, control_hz=contract.control_hz)
+    return simulator.spawn(contract.env_id, contract.robot, backend, control_hz=contract.control_hz)
 
 
 def multiply_adds(artifact: Artifact) -> int:
@@ -119,7 +119,7 @@ def drive(
     admission = admit(artifact, model, seed=seed)
     policy: Inference = make_inference(artifact, inference)
     with ExitStack() as held:
-        robot = connect(artifact, backend, seed, bus=bus, calibration=calibration)
+        robot = connect(artifact, backend, bus=bus, calibration=calibration)
         held.callback(robot.close)
         fits(artifact, model, robot.control_hz)
         recorder = None
