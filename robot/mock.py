@@ -15,7 +15,7 @@ from robot.description.model import RobotModel
 from robot.kinematics import TipKinematics
 from robot.link import RobotSide, TaskFeedback, host
 from robot.reaching import ENV_ID, reach_contract
-from robot.state import Command, CommandError, RobotState, checked_target
+from robot.state import Command, CommandError, RobotState, checked_posture, checked_target
 
 LAG_S = 0.06  # joints reach 63 % of a small step in this time; hand22 in PyBullet is of that order
 ENCODER_RAD = 2.0 * pi / 4096.0  # 12-bit joint encoder
@@ -62,7 +62,7 @@ class MockBackend:
             CommandError, NotFiniteError: The posture has another shape, or is not finite.
         """
         q = self._model.home_rad if state is None else state.q_rad
-        q = checked_target(Command(target_rad=q), self._model.joint_names)
+        q = checked_posture(q, self._model.joint_names)
         self._q = np.clip(q, self._model.lower_rad, self._model.upper_rad)
         self._qd = np.zeros_like(self._q)
         self._target = self._q.copy()

@@ -61,7 +61,7 @@ class Command:
 
 
 class CommandError(FlexorError, ValueError):
-    """A command of the wrong shape."""
+    """A command, or a posture to start from, of the wrong shape."""
 
 
 def checked_target(command: Command, joint_names: tuple[str, ...]) -> np.ndarray:
@@ -75,11 +75,24 @@ def checked_target(command: Command, joint_names: tuple[str, ...]) -> np.ndarray
         CommandError: The shape is not (n_joints,).
         NotFiniteError: A target is NaN or infinite; the joints are named.
     """
-    target = np.array(command.target_rad, dtype=np.float64)
-    if target.shape != (len(joint_names),):
-        raise CommandError(f"command.target_rad must have shape ({len(joint_names)},), got {target.shape}")
-    finite = np.isfinite(target)
+    return _checked("command.target_rad", command.target_rad, joint_names)
+
+
+def checked_posture(q_rad: np.ndarray, joint_names: tuple[str, ...]) -> np.ndarray:
+    """Joint angles or speeds to start from, as a fresh float64 array, or the same refusals as of a command.
+
+    Raises:
+        CommandError: The shape is not (n_joints,).
+        NotFiniteError: A number is NaN or infinite; the joints are named.
+    """
+    return _checked("posture", q_rad, joint_names)
+
+
+def _checked(what: str, values: np.ndarray, joint_names: tuple[str, ...]) -> np.ndarray:
+    fresh = np.array(values, dtype=np.float64)
+    if fresh.shape != (len(joint_names),):
+        raise CommandError(f"{what} must have shape ({len(joint_names)},), got {fresh.shape}")
+    finite = np.isfinite(fresh)
     if not finite.all():
-        bad = {joint_names[i]: float(target[i]) for i in np.flatnonzero(~finite)}
-        raise NotFiniteError("command.target_rad", bad)
-    return target
+        raise NotFiniteError(what, {joint_names[i]: float(fresh[i]) for i in np.flatnonzero(~finite)})
+    return fresh

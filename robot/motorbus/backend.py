@@ -12,7 +12,7 @@ import numpy as np
 from robot.description.model import RobotModel
 from robot.motorbus.bus import MotorBus, MotorBusError, hardware_errors
 from robot.motorbus.calibration import Calibration, CalibrationError
-from robot.state import Command, RobotState, checked_target
+from robot.state import Command, RobotState, checked_posture, checked_target
 from robot.transmission import Parameters
 
 NEWTON_STEPS = 6
@@ -101,7 +101,7 @@ class HardwareBackend:
             MotorBusError: The bus failed, or a motor does not get there.
         """
         posture = self._model.home_rad if state is None else state.q_rad
-        goal = self._clip(checked_target(Command(target_rad=posture), self._model.joint_names))
+        goal = self._clip(checked_posture(posture, self._model.joint_names))
         if self._state is None:
             self._bus.set_torque(True)
         at = self._read()

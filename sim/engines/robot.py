@@ -10,7 +10,7 @@ import numpy as np
 from robot.description.model import RobotModel
 from robot.description.rotation import rpy_matrix
 from robot.errors import FlexorError, NotFiniteError, UnknownNameError
-from robot.state import Command, CommandError, RobotState, checked_target
+from robot.state import Command, CommandError, RobotState, checked_posture, checked_target
 from robot.transmission import Parameters, TransmissionState
 from sim.bodies import Hull, as_quat
 from sim.transmission_kernel import TransmissionKernel
@@ -160,9 +160,9 @@ class SimulatedRobot(ABC):
             CommandError, NotFiniteError: Something has another shape, or is not finite. Nothing has changed then.
         """
         names = self._model.joint_names
-        q = checked_target(Command(target_rad=start.q_rad), names)
-        qd = np.zeros_like(q) if start.qd_rad_s is None else checked_target(Command(target_rad=start.qd_rad_s), names)
-        target = q if start.target_rad is None else checked_target(Command(target_rad=start.target_rad), names)
+        q = checked_posture(start.q_rad, names)
+        qd = np.zeros_like(q) if start.qd_rad_s is None else checked_posture(start.qd_rad_s, names)
+        target = q if start.target_rad is None else checked_posture(start.target_rad, names)
         given = (start.base_position_m, start.base_quat_xyzw, start.base_velocity_m_s, start.base_gyro_rad_s)
         base = tuple(
             default if value is None else _checked(what, value, default.shape)
