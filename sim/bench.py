@@ -17,7 +17,6 @@ import numpy as np
 
 from robot.errors import FlexorError
 from sim.engines import ENGINES
-from sim.tasks import TASKS
 from sim.world import Start
 
 REACH = "flexor/HandReach-v0"
@@ -293,12 +292,7 @@ def vector(seconds: float) -> dict[str, float]:
 
 
 KINDS: dict[str, Callable[[float], dict[str, float]]] = {
-    **{
-        f"{run}_{engine}": partial(environment, run, engine)
-        for run, env_id in RUNS.items()
-        if env_id in TASKS
-        for engine in ENGINES
-    },
+    **{f"{run}_{engine}": partial(environment, run, engine) for run in RUNS for engine in ENGINES},
     "transmission": transmission,
     "vector": vector,
 }

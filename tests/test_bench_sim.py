@@ -25,8 +25,6 @@ def test_a_run_of_an_environment_says_how_fast_it_is_and_what_the_engine_takes_o
 def test_medians_are_taken_over_runs_and_peers_are_put_beside_ours(monkeypatch, tmp_path):
     values = iter(range(1, 100))
     names = ("simulated_s_per_s", "step_over_bare", "resident_mb", "kernel_us", "two_workers_over_one", "overhead")
-    all_runs = [f"{run}_{engine}" for run in bench.RUNS for engine in bench.ENGINES] + ["transmission", "vector"]
-    monkeypatch.setattr(bench, "KINDS", dict.fromkeys(all_runs))
     monkeypatch.setattr(bench, "PEERS_PYTHON", tmp_path)  # exists
     monkeypatch.setattr(bench, "_run", lambda command: dict.fromkeys(names, float(next(values))))
     said = []
