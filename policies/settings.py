@@ -55,7 +55,7 @@ class TrainConfig:
 # Numbers of the walking recipe; the rate may rise and fall by itself.
 WALKING = {
     "num_envs": 24,
-    "initial_std": 0.3,
+    "imitate": 8000,
     "chapter_s": 40.0,
     "ppo": PPOConfig(
         horizon=96,
