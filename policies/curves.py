@@ -22,7 +22,7 @@ def write_svg(path: Path, results: Sequence[Result], names: Mapping[str, str]) -
     """
     tasks = list(dict.fromkeys(result.spec.env_id for result in results))
     there = [name for name in names if any(result.spec.contender == name for result in results)]
-    width = LEFT + len(tasks) * (PANEL[0] + GAP)
+    width = max(LEFT + len(tasks) * (PANEL[0] + GAP), 560)  # the longest name in the legend
     height = TOP + PANEL[1] + 48 + LEGEND * len(there)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
@@ -62,7 +62,7 @@ def _panel(x0: float, task: str, results: Sequence[Result], there: Sequence[str]
     for share in (0.0, 0.5, 1.0):
         minutes = f"{share * longest / 60:.3g}"
         parts.append(f'<text x="{x0 + w * share}" y="{y0 + h + 16}" text-anchor="middle">{minutes}</text>')
-    parts.append(f'<text x="{x0 + w / 2}" y="{y0 + h + 32}" text-anchor="middle">minutes, two cores</text>')
+    parts.append(f'<text x="{x0 + w / 2}" y="{y0 + h + 32}" text-anchor="middle">minutes of wall-clock time</text>')
     for name in there:
         runs = [result for result in results if result.spec.contender == name and result.curve]
         for result in runs:
