@@ -41,7 +41,7 @@ def train(
         out: Folder of the run; runs/<name>-<seed> when left out.
         engine: mujoco (faster) or pybullet.
         hand: Which robot; the task's default when left out.
-        minutes: Stop after this long.
+        minutes: Stop after this long; with `init` there is nothing to stop, it makes its passes over the packs.
         steps: Stop after this many control steps of the run. Without either, train until Ctrl-C.
         seed: Seed of everything drawn.
         envs: Simulated robots; as the task's settings say when left out.
