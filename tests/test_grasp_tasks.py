@@ -1,0 +1,63 @@
+"""HandGrasp and HandOppose: what they hand over, pull and ask for, and that hands which do nothing get nowhere."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+import sim  # noqa: F401 - registers the environments
+from sim import baselines
+from sim.dexterity.protocol import GRAVITY_M_S2, HAND_OVER_S, WAYS
+from sim.dexterity.taxonomy import find
+from sim.objects import find as find_thing
+
+
+def episode(env, policy, seed: int) -> tuple[dict, int, list[dict]]:
+    """The last info, how many steps, and what acted on the object at each step."""
+    observation, info = env.reset(seed=seed)
+    acted, steps, over = [], 0, False
+    while not over:
+        acted.append(dict.fromkeys([p.on for p in env.unwrapped.backend._pushes], 0))
+        observation, _, terminated, truncated, info = env.step(policy(observation, info))
+        steps, over = steps + 1, terminated or truncated
+    return info, steps, acted
+
+
+@pytest.mark.parametrize("engine", ["pybullet", "mujoco"])
+def test_closing_to_the_shipped_targets_holds_most_and_doing_nothing_drops_them(engine):
+    env = gymnasium.make("flexor/HandGrasp-v0", engine=engine, randomization=False)
+    scripted = baselines.make("scripted", env)
+    ends = [episode(env, scripted, seed)[0] for seed in range(5)]
+    assert len({end["metrics"]["type"] for end in ends}) > 1
+    held = sum(end["success"] for end in ends)
+    assert held >= 3
+    idle = [episode(env, baselines.make("zero", env), seed) for seed in range(5)]
+    env.close()
+    assert sum(end["success"] for end, _, _ in idle) < held  # some objects lie caged in fingers that do nothing
+    assert min(steps for _, steps, _ in idle) < 60 and any(end["reward_terms"]["drop"] < 0 for end, _, _ in idle)
+
+
+def test_the_goal_names_the_type_and_the_object_and_everybody_is_pulled_six_times():
+    env = gymnasium.make("flexor/HandGrasp-v0", engine="mujoco", randomization=False)
+    unwrapped = env.unwrapped
+    _, info = env.reset(seed=3)
+    number = int(np.argmax(info["goal"][:33])) + 1
+    body = find_thing(find(number).thing).body
+    assert info["goal"][36] == body.mass_kg and info["goal"][:33].sum() == 1.0
+    assert np.linalg.norm(unwrapped.backend._pushes[0].force_n) == pytest.approx(body.mass_kg * GRAVITY_M_S2)
+    pulled: dict[str, int] = {}
+    for k in range(unwrapped.task.max_steps):
+        way = unwrapped.task._way(k / 25.0)
+        if way:
+            pulled[way] = pulled.get(way, 0) + 1
+            assert k / 25.0 > HAND_OVER_S
+    env.close()
+    assert set(pulled) == set(WAYS) and len(set(pulled.values())) == 1
+
+
+@pytest.mark.parametrize("engine", ["pybullet", "mujoco"])
+def test_the_thumb_visits_what_the_hand_can_reach_and_stays_away_when_idle(engine):
+    env = gymnasium.make("flexor/HandOppose-v0", engine=engine, randomization=False)
+    visited = episode(env, baselines.make("scripted", env), 0)[0]
+    idle = episode(env, baselines.make("zero", env), 0)[0]
+    env.close()
+    assert visited["metrics"]["visited"] >= 7 and idle["metrics"]["visited"] == 0 and not idle["success"]
