@@ -8,6 +8,7 @@ import zmq
 from fleet_helpers import LiveHub, uplink, wait_for
 from zmq.utils.monitor import recv_monitor_message
 
+from fleet import cli
 from fleet.auth import AllowList, Authenticator
 from fleet.enrol import ENROL, OVERLAP_S, admit_key, load_tokens, make_token, opens, parse_token
 from fleet.errors import ForgedDocumentError, HubAwayError, TokenError
@@ -241,3 +242,21 @@ def test_the_door_for_hubs_opens_for_hubs_only(keys):
     assert allow.decide("fleet", b"CURVE", load_public(keys / "hubs/x.key")).status == 400
     authenticator.close()
     context.destroy(0)
+
+
+def test_the_commands(tmp_path, keys, hub, capsys):
+    cli.token("new", keys=keys, minutes=5.0)
+    token = capsys.readouterr().out.strip()
+    wait_for(lambda: hub.hub._allow.admits(ENROL + "new"), "the hub saw the token")
+    address = f"127.0.0.1:{hub.port}"
+    cli.enrol(token, hub=address, keys=tmp_path / "new")
+    cli.rotate("new", hub=address, keys=tmp_path / "new")
+    assert "robot new has a new key" in capsys.readouterr().out
+    cli.revoke("new", keys=keys, why="test")
+    assert "2 key(s) revoked" in capsys.readouterr().out
+    wait_for(lambda: not hub.hub._allow.admits("new"), "it is out")
+    cli.rotate("hub", keys=keys)
+    cli.rotate("hub", keys=keys, activate=True)
+    assert "start the hub again" in capsys.readouterr().out
+    cli.lease("north", keys=keys)
+    assert "north directs from term 1 on" in capsys.readouterr().out

@@ -3,16 +3,19 @@
 import shutil
 import time
 import zlib
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from fleet_helpers import LiveHub, free_ports, uplink, wait_for
 from test_fleet_store import fill, put, stone
 
+from fleet import mirror
 from fleet.assignment import ArtifactRef, Assignment, accept
 from fleet.assignment import sign as sign_assignment
+from fleet.catalogue import FILES, Catalogue, make_root
 from fleet.director import Director
-from fleet.errors import ReplayedAssignmentError, RolloutError, StaleTermError
+from fleet.errors import CatalogueError, ReplayedAssignmentError, RolloutError, StaleTermError
 from fleet.index import Index, Verdict, without
 from fleet.keys import load_public, load_signing_key, load_verifier, make_keys
 from fleet.lease import Authority, Lease, grant, sign
@@ -340,3 +343,58 @@ def test_revocations_keys_decisions_and_the_lease_reach_the_other_hub(pair, keys
 def test_an_address_may_name_its_hub():
     assert parse_hub("north@10.0.0.2:5570") == HubAddress(host="10.0.0.2", port=5570, name="north")
     assert str(parse_hub("127.0.0.1:5570")) == "127.0.0.1:5570"
+
+
+# --- the catalogue --------------------------------------------------------------------------------------------------------
+
+
+def published(folder, keys, version):
+    artifact = folder / f"artifact-{version}"
+    artifact.mkdir()
+    for file in FILES:
+        (artifact / file).write_bytes(version.encode())
+    catalogue = Catalogue(folder / "catalogue", keys)
+    catalogue.publish(artifact, "walk", version, datetime.now(UTC))
+    return folder / "catalogue"
+
+
+def copy(theirs, ours, trust):
+    while path := next(iter(mirror.wanted(mirror.listing(theirs), ours)), ""):
+        mirror.keep(ours, path, (theirs / path).read_bytes(), trust)
+
+
+def test_a_catalogue_is_copied_whole_with_the_timestamp_last(tmp_path, keys):
+    trust = make_root(keys, datetime.now(UTC))
+    theirs, ours = published(tmp_path, keys, "v1"), tmp_path / "copy"
+    ours.mkdir()
+    assert mirror.wanted(mirror.listing(theirs), ours)[-1] == mirror.TIMESTAMP
+    copy(theirs, ours, trust)
+    assert Catalogue(ours, keys).find("walk", "v1") == Catalogue(theirs, keys).find("walk", "v1")
+    old = (ours / mirror.TIMESTAMP).read_bytes()
+    published(tmp_path, keys, "v2")
+    copy(theirs, ours, trust)
+    assert Catalogue(ours, keys).find("walk", "v2")
+    assert not mirror.keep(ours, mirror.TIMESTAMP, old, trust)  # an older one is not taken back
+
+
+def test_what_is_not_signed_or_not_what_its_name_says_is_not_copied(tmp_path, keys):
+    trust = make_root(keys, datetime.now(UTC))
+    theirs, ours = published(tmp_path, keys, "v1"), tmp_path / "copy"
+    other = tmp_path / "other_keys"
+    make_keys(other)
+    make_root(other, datetime.now(UTC))
+    (tmp_path / "evil").mkdir()
+    evil = published(tmp_path / "evil", other, "v9")
+    target = next(p for p in mirror.listing(theirs) if p.startswith("targets/"))
+    for path, data, match in (
+        (target, b"other bytes", "another hash"),
+        (mirror.TIMESTAMP, (evil / mirror.TIMESTAMP).read_bytes(), "timestamp"),
+        ("metadata/1.targets.json", (evil / "metadata/1.targets.json").read_bytes(), "targets"),
+        ("metadata/1.root.json", (evil / "metadata/1.root.json").read_bytes(), "another root"),
+        ("metadata/7.targets.json", (theirs / "metadata/1.targets.json").read_bytes(), "holds version 1"),
+        ("../hub.key", b"", "no file of a catalogue"),
+        (mirror.TIMESTAMP, b"{}", "timestamp"),
+    ):
+        with pytest.raises(CatalogueError, match=match):
+            mirror.keep(ours, path, data, trust)
+    assert not ours.exists()
