@@ -16,7 +16,7 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(224px,1fr));gap:14px}
 figure{margin:0;border:1px solid #dbe2ea;border-radius:8px;overflow:hidden}figure img{width:100%;display:block}
 figcaption{padding:7px 10px 9px;font-size:.82rem}figcaption b{font-size:.92rem}figcaption span{color:#5a6878}
-.no{border-color:#d98a7e;background:#fdf5f3}.no b::after{content:" not held";color:#b3402d;font-weight:400}
+.no{border-color:#d98a7e;background:#fdf5f3}.no b::after{content:" not held";color:#b3402d;font-weight:400}.no.thumb b::after{content:" not reached"}
 .blank{height:120px;display:grid;place-items:center;color:#8794a3}
 """
 
@@ -75,6 +75,6 @@ def _thumb(visit, album: Album) -> str:
     image = f'<img alt="position {visit.position}" src="{as_data_uri(album.picture(visit.q_rad))}">'
     why = f"<br><span>{escape(visit.reach.why())}</span>" if not visit.ok else ""
     return (
-        f'<figure class="{"yes" if visit.ok else "no"}">{image}<figcaption><b>{visit.position}</b> {escape(NAMES[visit.position - 1])}'
+        f'<figure class="thumb {"yes" if visit.ok else "no"}">{image}<figcaption><b>{visit.position}</b> {escape(NAMES[visit.position - 1])}'
         f"<br><span>{1e3 * visit.reach.gap_m:.1f} mm</span>{why}</figcaption></figure>"
     )
