@@ -42,7 +42,7 @@ def stillness(away_m: float) -> float:
 
 
 class HandGrasp(HandTask):
-    """7 s. One of the grasp types that the hand's shipped grasps hold; the object is handed over, let go after 0.8 s, then pulled.
+    """8.4 s. One of the grasp types that the hand's shipped grasps hold; the object is handed over, let go after 0.8 s, then pulled.
 
     | observation | elements | unit | range |
     |---|---|---|---|
