@@ -98,7 +98,7 @@ def _segments(hub: Path, beside: Path) -> list[Part]:
             foot = foot_of(data)
             if foot is None:
                 continue
-            sha256 = hashlib.sha256(data).hexdigest()
+            sha256 = hashlib.sha256(data[: foot[1]]).hexdigest()
         ranges = [r for r in foot[0].ranges if r.stream == STEPS]
         steps = sum(r.items for r in ranges)
         if steps:
