@@ -139,8 +139,9 @@ def golden_difference(policy: PolicyFile, folder: Path) -> float:
         answers = [(action, expected[0][i]), (target, expected[1][i])]
         if STATE_OUT in golden:
             answers.append((after, golden[STATE_OUT][i]))
-        worst = max(worst, *(float(np.abs(got - want).max(initial=0.0)) for got, want in answers))
-    return worst
+        for got, want in answers:
+            worst = float(np.maximum(worst, np.abs(got - want).max(initial=0.0)))  # NaN stays
+    return worst if len(observations) else float("inf")
 
 
 def rollout_difference(
@@ -168,7 +169,7 @@ def rollout_difference(
             action, _, memory = policy.step(observation, memory)
             with torch.no_grad():
                 mean, state = saved.actor.step(torch.from_numpy(np.asarray(observation, np.float32))[None], state)
-            worst = max(worst, float(np.abs(mean.numpy()[0] - action).max()))
+            worst = float(np.maximum(worst, np.abs(mean.numpy()[0] - action).max()))  # NaN stays
             observation, _, terminated, truncated, _ = env.step(np.clip(action, -1.0, 1.0))
             done = terminated or truncated
         return worst

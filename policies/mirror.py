@@ -6,7 +6,7 @@ A contract with an element that has no rule here has no mirror: a wrong one woul
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from robot.description.model import Joint, RobotModel
 from robot.description.rotation import rpy_matrix
 
 if TYPE_CHECKING:
-    from policies.ppo import Batch
+    pass
 
 OTHER_SIDE = {"left": "right", "right": "left"}
 # Of a rotation axis under y -> -y: an axial vector keeps y and turns x and z.
@@ -56,15 +56,6 @@ class Mirror:
     def seen(self, x: Tensor) -> Tensor:
         """Mirror image of what a critic sees; as it is where there is no rule for all of it."""
         return x if self.seen_index is None or self.seen_sign is None else x[..., self.seen_index] * self.seen_sign
-
-    def batch(self, batch: "Batch") -> "Batch":
-        """The same steps, lived through by the robot's mirror image."""
-        return replace(
-            batch,
-            observation=self.observation(batch.observation),
-            action=self.action(batch.action),
-            seen=self.seen(batch.seen),
-        )
 
 
 def mirror_of(contract: Contract, model: RobotModel, privileged_names: Sequence[str] = ()) -> Mirror | None:

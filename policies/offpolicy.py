@@ -58,6 +58,8 @@ class OffPolicy(Method):
                 networks(config, facts, groups, self._sees_more)[1],
             )
         )
+        if mirror is not None and self._sees_more and facts.privileged_names and mirror.seen_index is None:
+            mirror = None  # a critic of mirrored actions and unmirrored states would learn a wrong value
         self.sac = SAC(self.actor, critics, config.sac, mirror)
         written = 0 if saved is None else int(saved.counters["written"])
         widths = (

@@ -5,7 +5,7 @@ import torch
 
 from policies import checkpoint as checkpoints
 from policies.checkpoint import Checkpoint
-from policies.collect import Groups, batch_of
+from policies.collect import Groups, batch_of, seen_by_critic
 from policies.hindsight import Hindsight, applies
 from policies.method import Method, Tables
 from policies.mirror import Mirror
@@ -46,13 +46,17 @@ class OnPolicy(Method):
 
     def learn(self, path: Trajectory, generator: torch.Generator) -> dict[str, float]:
         config = self.ppo.config
+        first = not self.critic.normalizer.count.item()
+        if first:  # values of raw numbers would mean nothing once they are normalised
+            self.critic.update_normalizer(seen_by_critic(path.observation, path.privileged).flatten(0, 1))
         batch = batch_of(path, self.ppo.critic, self.groups, gamma=config.gamma, lam=config.lam)
         losses = self.ppo.update(batch, generator)
         if self.hindsight is not None:
             self.hindsight.remember(batch.observation)
             losses["hindsight_loss"] = self.hindsight.learn(generator)
         self.actor.update_normalizer(batch.observation)
-        self.critic.update_normalizer(batch.seen)
+        if not first:
+            self.critic.update_normalizer(batch.seen)
         return {
             **losses,
             "learning_rate": self.ppo.learning_rate,

@@ -8,7 +8,7 @@ Samples may come from an earlier policy than the one being improved (simulation 
 the update starts from, and each sample is weighed by how much likelier that one is than the policy that acted (Hilton et al. 2022).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class PPOConfig:
         entropy: Weight of the entropy bonus.
         value_weight: Weight of the value loss, in units of the values' own variance.
         max_gradient: Norm that each network's gradient is clipped to.
+        mirror_weight: Of the mirror loss: how far an action is from the mirror image of what the policy does in the mirrored state, in
+            standard deviations of its noise.
     """
 
     horizon: int = 32
@@ -51,6 +53,7 @@ class PPOConfig:
     entropy: float = 0.0
     value_weight: float = 1.0
     max_gradient: float = 1.0
+    mirror_weight: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,15 +107,15 @@ class PPO:
 
     Args:
         groups: Which actions belong to which credit group, ones and zeros, shape (n_actions, n_groups).
-        mirror: The robot's symmetry: each sample is learned from as it is or as its mirror image, by a coin. Needs one group and a
-            policy without memory.
+        mirror: The robot's symmetry, which the policy is drawn to (Yu et al. 2018). Learning from mirrored samples instead fails as soon as
+            the policy is not symmetric: what it did is then out of its own reach in the mirror. Not for a policy with memory.
     """
 
     def __init__(
         self, actor: Actor, critic: Critic, config: PPOConfig, groups: Tensor, mirror: Mirror | None = None
     ) -> None:
         self.actor, self.critic, self.config, self.groups = actor, critic, config, groups
-        self.mirror = None if actor.memory_size or groups.shape[1] > 1 else mirror
+        self.mirror = None if actor.memory_size else mirror
         self.learning_rate = config.learning_rate
         self.parameters = [*actor.parameters(), *critic.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, eps=1e-5, foreach=True)
@@ -130,18 +133,15 @@ class PPO:
         largest = batch.value_target.abs().max().item()
         if not largest < EXPLODED:
             raise FloatingPointError(f"a value target is {largest:.3g}, beyond {EXPLODED:.0e}")
-        self.critic.rescale(batch.value_target, VALUE_RATE if self.critic.normalizer.count.item() else 1.0)
+        self.critic.rescale(batch.value_target, VALUE_RATE if self.optimizer.state else 1.0)
         advantage = (batch.advantage - batch.advantage.mean(dim=0)) / (batch.advantage.std(dim=0) + 1e-8)
-        samples = [self._started(batch, advantage)]
-        if self.mirror is not None:
-            samples.append(self._started(self.mirror.batch(batch), advantage))
+        samples = self._started(batch, advantage)
         sums = {"policy_loss": 0.0, "value_loss": 0.0, "kl": 0.0}
         count = 0
         for _ in range(config.epochs):
-            chosen = samples[0] if len(samples) == 1 else _coin(samples[0], samples[1], generator)
             epoch_kl, epoch_count = 0.0, 0
             for rows in self._minibatches(batch, n, generator):
-                figures = self._step(chosen, rows)
+                figures = self._step(samples, rows)
                 epoch_kl += figures["kl"]
                 epoch_count += 1
                 for name, value in figures.items():
@@ -188,6 +188,9 @@ class PPO:
         error = (self.critic(batch.seen[rows]) - batch.value_target[rows]) / self.critic.value_std
         value_loss = 0.5 * error.square().sum(dim=-1).mean()
         loss = policy_loss + config.value_weight * value_loss - config.entropy * self.actor.entropy()
+        if self.mirror is not None:
+            image = self.mirror.action(self.actor.mean(self.mirror.observation(batch.observation[rows])))
+            loss = loss + config.mirror_weight * ((image - mean) / log_std.detach().exp()).square().mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} (policy {policy_loss.item()}, value {value_loss.item()})")
         self.optimizer.zero_grad(set_to_none=True)
@@ -222,23 +225,3 @@ class _Samples:
     near: Tensor
     mean: Tensor
     log_std: Tensor
-
-
-def _coin(plain: _Samples, mirrored: _Samples, generator: torch.Generator) -> _Samples:
-    """Each row from one of the two, by a fair coin."""
-    heads = torch.rand(plain.near.shape[0], 1, generator=generator) < 0.5
-
-    def pick(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(heads, a, b)
-
-    a, b = plain.batch, mirrored.batch
-    batch = replace(
-        a, observation=pick(a.observation, b.observation), seen=pick(a.seen, b.seen), action=pick(a.action, b.action)
-    )
-    return _Samples(
-        batch=batch,
-        advantage=pick(plain.advantage, mirrored.advantage),
-        near=pick(plain.near, mirrored.near),
-        mean=pick(plain.mean, mirrored.mean),
-        log_std=plain.log_std,
-    )

@@ -31,6 +31,7 @@ class EnvFacts:
         privileged_names: What only a critic may see, by element.
         dt_s: One control step.
         max_steps: Control steps until truncation.
+        levels: Of the task, from easy to hard; none where there is only one.
     """
 
     contract: Contract
@@ -40,6 +41,7 @@ class EnvFacts:
     privileged_names: tuple[str, ...]
     dt_s: float
     max_steps: int
+    levels: tuple[str, ...] = ()
 
     @staticmethod
     def of(env_id: str, settings: dict[str, Any]) -> "EnvFacts":
@@ -62,6 +64,7 @@ class EnvFacts:
                 privileged_names=tuple(getattr(inner, "privileged_names", ())),
                 dt_s=inner.dt,
                 max_steps=task.max_steps,
+                levels=task.levels,
             )
         finally:
             env.close()
@@ -163,8 +166,11 @@ class Rollout:
         self._fresh = np.ones(n, dtype=np.bool_)
         self._return, self._length = np.zeros(n), np.zeros(n, dtype=np.int64)
 
-    def reset(self, seed: int) -> None:
-        """Start all environments anew; the seed of environment i of the run is seed + i."""
+    def reset(self, seed: int, level: str = "") -> None:
+        """Start all environments anew; the seed of environment i of the run is seed + i. A level exchanges the task's."""
+        if level:
+            for env in self._envs:
+                env.unwrapped.task.level = level
         self._generator.manual_seed(_noise_seed(seed, self._row))
         for i, env in enumerate(self._envs):
             self._observation[i], info = env.reset(seed=seed + self._row + i)

@@ -63,18 +63,18 @@ class Sampler(ABC):
 
     def __init__(self, where: Sequence[Place]) -> None:
         self._places = tuple(where)
-        self._seed = 0
+        self._seed, self._level = 0, ""
         self._asked: bytes | None = None
         self.restarts = 0
 
-    def reset(self, seed: int) -> None:
-        """Start all environments anew. Environment i gets seed + i.
+    def reset(self, seed: int, level: str = "") -> None:
+        """Start all environments anew, at a level of the task where one is named. Environment i gets seed + i.
 
         Raises:
             WorkerError: A worker failed.
         """
-        self._seed = seed
-        order = msgspec.msgpack.encode(("reset", seed, b"", 0, "explore"))
+        self._seed, self._level = seed, level
+        order = msgspec.msgpack.encode(("reset", seed, b"", 0, "explore", level))
         self._send_all(order)
         for i in range(len(self._places)):
             self._answer(i, order)
@@ -87,7 +87,7 @@ class Sampler(ABC):
         """
         if self._asked is not None:
             raise WorkerError("take() what was asked before asking again")
-        self._asked = msgspec.msgpack.encode(("collect", 0, encode(weights), steps, mode))
+        self._asked = msgspec.msgpack.encode(("collect", 0, encode(weights), steps, mode, ""))
         self._send_all(self._asked)
 
     def take(self) -> Trajectory:
@@ -124,7 +124,9 @@ class Sampler(ABC):
             raise WorkerError(f"simulation workers died {self.restarts} times; the last one {lost}") from lost
         self._start(i)
         # Other seeds than the lost worker had: whatever killed it may have followed from them.
-        again = msgspec.msgpack.encode(("reset", self._seed + 1_000_003 * self.restarts, b"", 0, "explore"))
+        again = msgspec.msgpack.encode(
+            ("reset", self._seed + 1_000_003 * self.restarts, b"", 0, "explore", self._level)
+        )
         try:
             self._send(i, again)
             self._receive(i)
@@ -151,9 +153,9 @@ class Sampler(ABC):
 
 def obey(rollout: Rollout, order: bytes) -> bytes:
     """Do what an order says; the answer."""
-    kind, seed, weights, steps, mode = msgspec.msgpack.decode(order, type=tuple[str, int, bytes, int, Mode])
+    kind, seed, weights, steps, mode, level = msgspec.msgpack.decode(order, type=tuple[str, int, bytes, int, Mode, str])
     if kind == "reset":
-        rollout.reset(seed)
+        rollout.reset(seed, level)
         return b""
     return encode(rollout.collect(decode(weights), steps, mode))
 

@@ -78,6 +78,10 @@ class Trainer:
         base = {"engine": config.engine, "hand": config.hand}
         self.facts = EnvFacts.of(config.env_id, base)
         self.contract = self.facts.contract
+        if config.level_steps and len(config.level_steps) + 1 != len(self.facts.levels):
+            raise TrainingError(
+                f"level_steps {config.level_steps} need {len(config.level_steps) + 1} levels; {config.env_id} has {self.facts.levels}"
+            )
         if resume_from is not None:
             check_same_task(run, resume_from, self.facts)
         self.groups = Groups.of(self.facts.credit, self.contract.action.joints, self.facts.reward_names)
@@ -85,7 +89,9 @@ class Trainer:
         self._generator = torch.Generator().manual_seed(config.seed)
         self._chapter, self._steps, self._seconds, self._saved_s = 0, 0, 0.0, 0.0
         mirror = (
-            mirror_of(self.contract, load(self.contract.robot), self.facts.privileged_names) if config.mirror else None
+            mirror_of(self.contract, load(self.contract.robot), () if packs else self.facts.privileged_names)
+            if config.mirror
+            else None
         )
         checkpoints.make_folder(run)
         self.method: Method = (
@@ -107,6 +113,12 @@ class Trainer:
         """Iterations between two fresh starts: two episodes at least, so that the ends of long ones are seen, too."""
         steps = max(self.config.chapter_s / self.facts.dt_s, 2 * self.facts.max_steps)
         return ceil(steps / self.method.horizon)
+
+    @property
+    def level(self) -> str:
+        """The level of the task that the next chapter is played at, "" for the task itself."""
+        starts = self.config.level_steps
+        return self.facts.levels[sum(self._steps >= start for start in starts)] if starts else ""
 
     def _restore(self, saved: Checkpoint) -> None:
         self.method.restore(saved.tables, saved.counters)
@@ -188,7 +200,7 @@ class Trainer:
     ) -> dict[str, float]:
         """One chapter; the learner's figures of its last iteration."""
         iterations = self.chapter_iterations
-        self.sampler.reset(_chapter_seed(self.config.seed, self._chapter))
+        self.sampler.reset(_chapter_seed(self.config.seed, self._chapter), self.level)
         self.method.begin()
         self._saved_s = tally.used_s
         losses: dict[str, float] = {}

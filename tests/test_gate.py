@@ -87,6 +87,18 @@ def test_a_file_without_golden_samples_proves_nothing(folder):
     assert golden_difference(PolicyFile.load(folder), folder) == float("inf")
 
 
+@pytest.mark.parametrize("spoil", ["nan", "empty"])
+def test_golden_samples_that_say_nothing_prove_nothing(folder, spoil):
+    with np.load(folder / GOLDEN_FILE) as file:
+        golden = {name: file[name].copy() for name in file.files}
+    if spoil == "nan":
+        golden["actions"][3, 0] = np.nan
+    else:
+        golden = {name: array[:0] for name, array in golden.items()}
+    np.savez(folder / GOLDEN_FILE, **golden)
+    assert any("differ from golden.npz" in reason for reason in judge(folder, episodes=1, make_env=maker()).reasons)
+
+
 def test_a_file_that_acts_otherwise_than_the_network_is_not(folder):
     other = network()
     with torch.no_grad():

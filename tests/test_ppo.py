@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from policies.collect import Groups
+from policies.mirror import Mirror
 from policies.networks import Actor, Critic, elementwise_log_prob
 from policies.ppo import PPO, Batch, PPOConfig, generalized_advantages
 from sim.tasks.task import Credit
@@ -161,3 +162,24 @@ def test_a_joint_in_no_credit_group_is_named():
     credit = (Credit(joints=("a",), rewards=("r",)),)
     with pytest.raises(ValueError, match=r"exactly one credit group, not so: \['b'\]"):
         Groups.of(credit, ("a", "b"), ("r",))
+
+
+def test_a_policy_is_drawn_to_its_mirror_image():
+    swap = Mirror(
+        observation_index=torch.tensor([1, 0, 2]),
+        observation_sign=torch.tensor([1.0, 1.0, -1.0]),
+        action_index=torch.tensor([1, 0]),
+        action_sign=torch.ones(2),
+    )
+
+    def crookedness(weight: float) -> float:
+        ppo = learner(torch.ones(2, 1), mirror_weight=weight)
+        ppo.mirror = swap
+        data = batch(ppo, lambda action: torch.randn(256, 1, generator=torch.Generator().manual_seed(3)))
+        for _ in range(5):
+            ppo.update(data, torch.Generator().manual_seed(0))
+        mean = ppo.actor.mean(data.observation)
+        image = swap.action(ppo.actor.mean(swap.observation(data.observation)))
+        return (mean - image).square().mean().item()
+
+    assert crookedness(1.0) < 0.2 * crookedness(0.0)

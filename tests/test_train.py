@@ -16,7 +16,7 @@ from policies.curve import Curve, Progress, read_curve
 from policies.fleet_learning import FleetLearningError, improve
 from policies.ppo import PPOConfig
 from policies.settings import TrainConfig
-from policies.train import Trainer, config_of
+from policies.train import Trainer, TrainingError, config_of
 from robot.experience import Chunk, ChunkHeader
 from robot.packs import write_pack
 
@@ -201,3 +201,24 @@ def test_a_run_of_packs_cannot_be_resumed_as_a_simulation_run():
 def test_settings_survive_the_record():
     record = training.training_record(replace(CONFIG, seed=5), steps=10, seconds=1.0, learner="ppo")
     assert config_of(record) == replace(CONFIG, seed=5)
+
+
+def test_a_run_goes_from_level_to_level_as_its_steps_say(tmp_path):
+    config = replace(CONFIG, env_id="flexor/HandReorientCube-v0", level_steps=(CHAPTER_STEPS, 2 * CHAPTER_STEPS))
+    trainer, levels = Trainer(tmp_path, config, make_sampler=InlineSampler), []
+    sampler = trainer.sampler
+    assert isinstance(sampler, InlineSampler)
+    task = sampler._rollouts[0]._task
+    try:
+        for chapters in (1, 2, 3):
+            trainer.train(seconds=None, steps=chapters * CHAPTER_STEPS, report=lambda line: None, clock=_tick)
+            levels.append(task.level)
+    finally:
+        trainer.close()
+    assert levels == ["axis", "faces", "all"]
+    assert config_of(checkpoints.load(tmp_path).training).level_steps == config.level_steps
+
+
+def test_levels_that_the_task_does_not_have_are_refused(tmp_path):
+    with pytest.raises(TrainingError, match=r"level_steps \(5,\) need 2 levels; flexor/HandReach-v0 has \(\)"):
+        Trainer(tmp_path, replace(CONFIG, level_steps=(5,)), make_sampler=InlineSampler)

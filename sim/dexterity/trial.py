@@ -44,7 +44,7 @@ class Outcome:
         held_s: How long it was held after being let go, `HOLD_S` when it stayed.
         drift_m: How far it moved in the hand while it was held.
         survived: Directions in which it survived a pull of its own weight.
-        power_w: Electrical power of all the hand's motors over the last second of the hold.
+        power_w: Electrical power of all motors, forearm and wrist included, over the last second of the hold.
         largest_n: Largest pull survived by direction, where it was measured; the ramp's end is a lower bound.
         q_rad, pose: Joint angles and the object's pose in the world at the end of the hold, for pictures.
     """
@@ -119,9 +119,6 @@ class Trial:
         self._poses = LinkPoses(model)
         self._palm = self._poses.names.index("palm")
         self._weight_n = body.mass_kg * GRAVITY_M_S2
-        self._hand_motors = np.array(
-            [not name.startswith(("forearm", "wrist")) for name in model.motor_names], dtype=bool
-        )
 
     def close(self) -> None:
         self.robot.close()

@@ -13,6 +13,7 @@ import numpy as np
 from robot.contract import ActionTerm, Contract, Term
 from robot.description.model import RobotModel
 from robot.state import RobotState
+from sim.ranges import Ranges
 from sim.tasks.task import Task
 from sim.world import Push, Start, WorldState, rotated
 
@@ -200,6 +201,7 @@ class BodyTask(Task):
             goal_unit="mixed" if self.goal_names else "",
             goal_frame="heading" if self.goal_names else "",
             motor_names=model.motor_names,
+            delay_range_s=Ranges.of(self.ranges).command_delay_s,
             drive_stiffness_nm_rad=tuple(drive.servo_stiffness_nm_rad for drive in model.drives),
             drive_damping_nm_s_rad=tuple(drive.servo_damping_nm_s_rad for drive in model.drives),
         )

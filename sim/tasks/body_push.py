@@ -55,6 +55,7 @@ class BodyPush(Walking):
     speeds_m_s = (0.0, 0.8)
     turns_rad_s = (-0.1, 0.1)
     push_m_s = 0.0
+    ranges = {"object_friction": (0.002, 0.005)}  # noqa: RUF012 - read only; the cart stands on castors
 
     def __init__(self, model: RobotModel) -> None:
         super().__init__(model, ARMS_RAD)

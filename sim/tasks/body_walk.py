@@ -40,6 +40,8 @@ class BodyWalk(Walking):
     def start(self, rng: np.random.Generator) -> Start:
         self.commanded(rng)
         x = rng.uniform(2.0, 12.0) * rng.choice([-1.0, 1.0])  # flat, or uneven
+        if self.level == "steady":
+            x = -12.0 - abs(x)  # so far from the uneven half that a walk does not get there soon
         return self.standing(rng, x_m=float(x), y_m=float(rng.uniform(-10.0, 10.0)), yaw_rad=rng.uniform(-np.pi, np.pi))
 
     def lost(self, world: WorldState) -> bool:

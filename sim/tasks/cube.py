@@ -12,7 +12,7 @@ EDGE_M = 0.0575  # in the middle of 50 to 65 mm
 MASS_KG = 0.090  # of 60 to 120 g
 FRICTION = 0.7
 SEAT_M = (0.006, 0.292, 0.046)  # centre of the palm in the base frame, and the centre of the largest cube above it
-DROP_M = 0.075  # from the seat, sideways: past the palm's edge
+DROP_M = 0.045  # from the seat, sideways: beyond it the cube lies at the edge, where no finger turns it any more
 FALL_M = 0.035  # below the seat: beside the palm
 START = {
     **{f"{finger}_mcp": 0.75 for finger in ("index", "middle", "ring", "little")},

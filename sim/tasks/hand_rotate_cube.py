@@ -14,8 +14,8 @@ CAP_RAD_S = 1.6  # faster earns no more: a cube that spins away is lost
 
 
 def spin(rate_rad_s: float) -> float:
-    """The rate up to a cap, backwards as a loss."""
-    return min(max(rate_rad_s, -CAP_RAD_S), CAP_RAD_S)
+    """The rate up to a cap; backwards a loss, down to four times the cap: slow turns and quick snaps back must not pay."""
+    return min(max(rate_rad_s, -4.0 * CAP_RAD_S), CAP_RAD_S)
 
 
 def steadiness(speed_m_s: float) -> float:

@@ -21,6 +21,7 @@ STILL = 0.08  # commands below this, in m/s and rad/s, are standing
 SWING_RAD = 0.5  # knees bend by this much in a swing: 8 cm under the sole when hip and ankle go along
 CYCLE_S, STANCE = 0.8, 0.55  # of the gait clock: a step takes half a cycle, a foot stands for more than half of it
 PUSH_EVERY_S = 5.0
+STEADY_M_S = (0.3, 1.0)  # commands of the easy level, within those of the task
 SLOW_S = 0.8  # speeds are averaged over a cycle before they are called an error
 SUCCESS_M_S = 0.15  # mean speed error of an episode that counts, if it did not end in a fall
 
@@ -48,7 +49,13 @@ class Walking(BodyTask):
     Attributes:
         speeds_m_s, turns_rad_s: Least and most that is commanded.
         push_m_s: Strength of a push every `PUSH_EVERY_S`, as the speed it would give the whole body.
+
+    At the level "steady" the command is straight ahead, nothing pushes or pulls, and the ground is flat: a body that is pushed over
+    within seconds learns nothing of walking.
     """
+
+    levels = ("steady", "all")
+    level = "all"
 
     max_steps = 3000  # 60 s
     speeds_m_s: tuple[float, float]
@@ -106,6 +113,10 @@ class Walking(BodyTask):
 
     def _draw_command(self, now_s: float, rng: np.random.Generator) -> None:
         self._change_s = now_s + rng.uniform(*HOLD_S)
+        if self.level == "steady":
+            low, high = STEADY_M_S
+            self._wanted = np.array([rng.uniform(low, min(high, self.speeds_m_s[1])), 0.0])
+            return
         stand, straight = rng.random(2)
         speed, turn = rng.uniform(*self.speeds_m_s), rng.uniform(*self.turns_rad_s)
         self._wanted = np.array([speed, 0.0 if straight < 0.3 else turn]) * (stand >= STANDING)
@@ -116,6 +127,8 @@ class Walking(BodyTask):
             self._draw_command(now_s, rng)
         most = np.array([RAMP_M_S2, RAMP_RAD_S2]) * dt
         self._command = self._command + np.minimum(np.maximum(self._wanted - self._command, -most), most)
+        if self.level == "steady":
+            return ()
         if now_s >= self._push_s:
             self._push_s += PUSH_EVERY_S
             self.shove(self.push_m_s, rng)
@@ -142,19 +155,19 @@ class Walking(BodyTask):
         power = min(max(world.electrical_w, 0.0), 5000.0)
         terms = {
             "speed": 1.5 * near(gait.forward_m_s - speed, 0.4),
-            "progress": 0.5 * progress(gait.forward_m_s, speed),
+            "progress": progress(gait.forward_m_s, speed),
             "turn": 0.8 * near(gait.yaw_rad_s - turn, 0.5),
             "sideways": -1.0 * gait.left_m_s**2,
-            "alive": 1.0,  # with 0.3 and a fall at -20 it learned to fall forwards: it paid within the horizon
+            "alive": 0.5,  # at 1 and with falls at -50 it stood still, whatever was commanded: walking was not worth the risk
             "feet": 0.3 * feet_in_time(gait, phase, standing=standing),
             "knees": 0.6 * self._knees_in_time(state, phase, standing=standing),
             "upright": -3.0 * tilt(gait),
             "height": -20.0 * min(0.0, gait.height_m - 0.85) ** 2,
             "unrest": -0.05 * unrest(gait),
-            "posture": -1.5 * self.wander(state),
+            "posture": -0.5 * self.wander(state),
             "smooth": -0.3 * jerk(action, previous_action),
             "power": -2e-4 * power,
-            "fall": -50.0 if over else 0.0,
+            "fall": -10.0 if over else 0.0,
         }
         self._note(gait, power)
         return Judgement(
