@@ -100,8 +100,75 @@ def test_each_step_once_in_order_and_holes_make_two_of_one(log):
 
 
 def test_steps_that_two_hubs_held_count_once(log):
-    log.write(*Log(log.folder).episode(1), robot="elsewhere")
+    log.write(*Log(log.folder).episode(1), robot="a")
     assert [e.steps for e in Source(log.folder).episodes] == [120, 120, 60, 50, 50]
+
+
+def test_two_robots_may_use_the_same_id(tmp_path):
+    log = Log(tmp_path / "hub")
+    log.write(*log.episode(1), robot="a")
+    log.write(*log.episode(1), robot="b")
+    source = Source(log.folder)
+    assert [(e.robot, e.steps) for e in source.episodes] == [("a", 120), ("b", 120)]
+    assert write_parquet(source, tmp_path / "out")["written"] == 2
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"episode_id": "../escaped"},
+        {"episode_id": "/" + "e" * 31},
+        {"contract_sha256": "../" + "c" * 61},
+        {"first_step": -1},
+        {"first_step": 1 << 62},
+        {"start_time_ns": 1 << 63},
+        {"control_hz": float("nan")},
+    ],
+)
+def test_a_robot_does_not_choose_where_an_export_writes(tmp_path, header):
+    log = Log(tmp_path / "hub")
+    good, bad = log.episode(1, lengths=(50,)), log.episode(2, lengths=(50,))[0]
+    bad = msgspec.structs.replace(bad, header=msgspec.structs.replace(bad.header, **header))
+    log.write(bad, *good)
+    source = Source(log.folder)
+    assert (len(source.episodes), source.bad_records) == (1, 1)
+    for name, write in (("parquet", write_parquet), ("mcap", write_mcap), ("lerobot", write_lerobot)):
+        write(source, tmp_path / "out" / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"hub", "out"}
+    assert len(list((tmp_path / "out/parquet").iterdir())) == 1
+
+
+def test_chunks_that_do_not_fit_and_bytes_that_lack_do_not_stop_an_export(tmp_path):
+    log = Log(tmp_path / "hub")
+    odd = log.episode(8, lengths=(50,))[0]
+    narrow = msgspec.structs.replace(
+        odd, header=msgspec.structs.replace(odd.header, action_size=5), action=odd.action[:, :5]
+    )
+    log.write(narrow, encode(odd)[:-8], robot="z")  # the odd one comes first
+    for number, robot in enumerate("ab"):
+        log.write(*log.episode(number), robot=robot)
+    source = Source(log.folder)
+    assert ([e.robot for e in source.episodes], source.bad_records) == (["a", "b"], 2)
+    assert write_lerobot(source, tmp_path / "out")["frames"] == 240
+
+
+def test_numbers_that_are_none_do_not_stop_an_export(tmp_path):
+    log = Log(tmp_path / "hub")
+    (part,) = log.episode(1, lengths=(50,))
+    for name, at, value in (("reward", (3, 0), np.nan), ("observation", (4, 1), np.inf), ("time_s", 5, 1e300)):
+        getattr(part, name)[at] = value
+    late = log.episode(2, lengths=(50,))[0]
+    late.time_s[7] = np.nan
+    log.write(part, late)
+    source = Source(log.folder)
+    assert (len(source.episodes), source.bad_records) == (1, 1)
+    write_lerobot(source, tmp_path / "dataset")
+    kept = json.loads((tmp_path / "dataset/meta/stats.json").read_text())
+    assert np.isfinite(kept["next.reward"]["mean"]).all()
+    assert np.isfinite(kept["observation.state"]["max"]).all()
+    for name, write in (("p", write_parquet), ("m", write_mcap)):
+        assert write(source, tmp_path / name)["written"] == 1
 
 
 def test_what_cannot_be_exported_is_said(log, tmp_path):

@@ -260,6 +260,7 @@ Lived through by {len({e.robot for e in source.episodes})} robots of a Flexor fl
 - `observation.state` and `action` follow contract `{source.contract_sha256}`; an action is the policy's output, -1 to 1 before clipping.
 - `next.reward` is the sum of {", ".join(source.reward_names)}.
 - `log_prob` is the density of the action under the policy that acted, 0 where it acted without noise.
+- What is no finite number is as the robot sent it; in the statistics it counts as 0.
 - An episode with a hole is here in two parts, each an episode of its own; `flexor/first_step` in `meta/episodes` says where it began.
 - Left out: {source.left_out} records of policies that were rolled back, {source.bad_records} records that could not be read.
 """

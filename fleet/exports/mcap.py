@@ -9,6 +9,7 @@ from fleet.exports.parquet import write_files
 from fleet.exports.source import Lived, Source
 from robot.onboard.mcap import McapWriter
 
+MAX_ELAPSED_S = 1e9  # 32 years: a robot's clock that says more is wrong, and nanoseconds of it would not fit
 NUMBER = {"type": ["number", "null"]}
 
 
@@ -29,7 +30,8 @@ def to_mcap(source: Source, lived: Lived) -> bytes:
     observation = out.channel("/observation", "flexor.Observation", _object(names))
     action = out.channel("/action", "flexor.Action", _object(joints))
     reward = out.channel("/reward", "flexor.Reward", _object([*source.reward_names, "sum", "log_prob"]))
-    times_ns = episode.start_time_ns + np.round(1e9 * (lived.time_s - lived.time_s[0])).astype(np.int64)
+    elapsed_s = np.clip(lived.time_s - lived.time_s[0], 0.0, MAX_ELAPSED_S)
+    times_ns = episode.start_time_ns + np.round(1e9 * elapsed_s).astype(np.int64)
     sums = lived.reward.sum(axis=1, dtype=np.float32)
     for i, time_ns in enumerate(times_ns.tolist()):
         out.message(observation, time_ns, dict(zip(names, lived.observation[i].tolist())))

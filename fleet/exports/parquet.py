@@ -65,7 +65,8 @@ def write_files(source: Source, out: Path, suffix: str, write: Any) -> dict[str,
     out.mkdir(parents=True, exist_ok=True)
     written = found = 0
     for lived in source.read():
-        path = out / f"{lived.episode.id}-{lived.episode.first_step:06d}-{lived.episode.steps:06d}{suffix}"
+        episode = lived.episode
+        path = out / f"{episode.robot}-{episode.id}-{episode.first_step:06d}-{episode.steps:06d}{suffix}"
         progress.step()
         if path.exists():
             found += 1

@@ -1,7 +1,9 @@
 """Whole episodes out of a hub's log, each step once. The first pass notes where every chunk is; episodes are then read one at a time."""
 
 import json
+import math
 import mmap
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,12 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from fleet.errors import FleetError, RecordError
+from fleet.errors import FleetError, KeyFileError, RecordError
+from fleet.keys import checked_name
 from fleet.segment import head_of, walk
 from fleet.wire import STEPS
 from robot.contract import Contract, ContractError
 from robot.errors import UnknownNameError
-from robot.experience import Chunk, ExperienceError, decode, read_header
+from robot.experience import Chunk, ChunkHeader, ExperienceError, decode
+
+MAX_FIRST_STEP = 1 << 40  # 1400 years at 25 Hz; far from where an int64 ends
+MAX_TIME_NS = 1 << 62  # year 2116
+_EPISODE = re.compile(r"[0-9a-f]{32}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ExportError(FleetError):
@@ -93,6 +101,17 @@ class Lived:
         return done
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Kind:
+    """What all chunks of one export have in common: their arrays fit together."""
+
+    contract_sha256: str
+    observation_size: int
+    action_size: int
+    reward_names: tuple[str, ...]
+    control_hz: float
+
+
 @dataclass
 class _Found:
     """What the first pass knows of one episode."""
@@ -114,7 +133,8 @@ class Source:
 
     Attributes:
         episodes: In the order they began in the log.
-        bad_records: Records of the steps stream that are no chunks, or whose bytes are bad.
+        bad_records: Records of the steps stream that are no chunks, whose bytes are bad, or whose header no robot of ours writes; and chunks
+            that do not fit the others of their contract.
         left_out: Records of banned policies.
 
     Raises:
@@ -133,12 +153,14 @@ class Source:
         self.folder = folder
         self.bad_records = self.left_out = 0
         self._banned = frozenset() if include_banned else _banned(folder)
-        self._reward_names: dict[str, tuple[str, ...]] = {}
-        self._hz: dict[str, float] = {}
         found = self._scan(progress)
-        self.contract_sha256 = _choose(folder, contract_sha256, found)
-        self.reward_names = self._reward_names[self.contract_sha256]
-        self.episodes = [run for id, e in found[self.contract_sha256].items() for run in _runs(id, e)]
+        self.contract_sha256 = _choose(folder, contract_sha256, {kind.contract_sha256 for kind in found})
+        self._kind, left_out = self._usual(
+            {k: e for k, e in found.items() if k.contract_sha256 == self.contract_sha256}
+        )
+        self.bad_records += left_out
+        self.reward_names = self._kind.reward_names
+        self.episodes = [run for (_, id), e in found[self._kind].items() for run in _runs(id, e)]
 
     @property
     def steps(self) -> int:
@@ -154,7 +176,7 @@ class Source:
 
     @property
     def control_hz(self) -> float:
-        return self.contract.control_hz if self.contract else self._hz[self.contract_sha256]
+        return self.contract.control_hz if self.contract else self._kind.control_hz
 
     @property
     def robot_model(self) -> str:
@@ -193,9 +215,21 @@ class Source:
                 maps[piece.segment] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return decode(maps[piece.segment][piece.start : piece.start + piece.size])
 
-    def _scan(self, progress: Callable[[float], None]) -> dict[str, dict[str, _Found]]:
-        """Contract -> episode id -> pieces. A number that is in the log twice, and steps that are (from two hubs), count once."""
-        found: dict[str, dict[str, _Found]] = {}
+    def _usual(self, found: dict[_Kind, dict[tuple[str, str], _Found]]) -> tuple[_Kind, int]:
+        """The contract's own kind, or the one most robots write; and how many chunks are of others."""
+        contract = self.contract
+        sizes = (contract.observation_size, contract.action_size) if contract else None
+
+        def weight(kind: _Kind) -> tuple[bool, int, int]:
+            episodes = found[kind]
+            return (kind.observation_size, kind.action_size) == sizes, len({r for r, _ in episodes}), len(episodes)
+
+        usual = max(found, key=weight)
+        return usual, sum(len(e.pieces) for kind, episodes in found.items() if kind != usual for e in episodes.values())
+
+    def _scan(self, progress: Callable[[float], None]) -> dict[_Kind, dict[tuple[str, str], _Found]]:
+        """Kind -> (robot, episode id) -> pieces. A number that is in the log twice, and steps that are (from two hubs), count once."""
+        found: dict[_Kind, dict[tuple[str, str], _Found]] = {}
         seen: set[tuple[str, int, int, int]] = set()
         paths = sorted((self.folder / "log").glob("*.seg"))
         for done, path in enumerate(paths):
@@ -210,18 +244,22 @@ class Source:
                     continue
                 seen.add((*record.key, record.seq))
                 try:
-                    header, _ = read_header(record.payload(data))
-                except (RecordError, ExperienceError):
+                    header = _checked(record.robot, decode(record.payload(data)))
+                except (RecordError, ExperienceError, KeyFileError):
                     self.bad_records += 1
                     continue
                 if header.policy_sha256 in self._banned:
                     self.left_out += 1
                     continue
-                self._reward_names.setdefault(header.contract_sha256, header.reward_names)
-                self._hz.setdefault(header.contract_sha256, header.control_hz)
-                episodes = found.setdefault(header.contract_sha256, {})
-                episode = episodes.setdefault(
-                    header.episode_id,
+                kind = _Kind(
+                    contract_sha256=header.contract_sha256,
+                    observation_size=header.observation_size,
+                    action_size=header.action_size,
+                    reward_names=header.reward_names,
+                    control_hz=header.control_hz,
+                )
+                episode = found.setdefault(kind, {}).setdefault(
+                    (record.robot, header.episode_id),
                     _Found(
                         robot=record.robot,
                         policy_sha256=header.policy_sha256,
@@ -241,6 +279,23 @@ class Source:
                     ),
                 )
         return found
+
+
+def _checked(robot: str, chunk: Chunk) -> ChunkHeader:
+    """The header, which a robot wrote as it liked: it becomes file names, and numbers that other formats must hold.
+
+    Raises:
+        ExperienceError, KeyFileError: No robot of ours writes that.
+    """
+    header = chunk.header
+    checked_name(robot)
+    if not (_EPISODE.fullmatch(header.episode_id) and _SHA256.fullmatch(header.contract_sha256)):
+        raise ExperienceError(f"chunk of episode {header.episode_id!r}, contract {header.contract_sha256!r}: not hex")
+    if not 0 <= header.first_step <= MAX_FIRST_STEP or not 0 <= header.start_time_ns <= MAX_TIME_NS:
+        raise ExperienceError(f"chunk from step {header.first_step} at {header.start_time_ns} ns: out of range")
+    if not (math.isfinite(header.control_hz) and np.isfinite(chunk.time_s).all()):
+        raise ExperienceError(f"chunk at {header.control_hz} Hz: its rate or times are no numbers")
+    return header
 
 
 def _runs(id: str, found: _Found) -> Iterator[Episode]:

@@ -12,12 +12,12 @@ def of_rows(rows: np.ndarray) -> Stats:
     """Of one episode's column.
 
     Args:
-        rows: shape (n,) or (n, k).
+        rows: shape (n,) or (n, k). What is no finite number counts as 0: JSON has none, and one such reward must not cost the export.
 
     Returns:
         min, max, mean, std, q01 ... q99, each of shape (k,), and count of shape (1,).
     """
-    table = rows.reshape(len(rows), -1).astype(np.float64)
+    table = np.nan_to_num(rows.reshape(len(rows), -1).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     quantiles = np.quantile(table, list(QUANTILES.values()), axis=0)
     return {
         "min": table.min(axis=0),
