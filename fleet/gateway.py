@@ -442,8 +442,8 @@ class Gateway:
 
 
 def read_result(payload: bytes) -> EpisodeResult | None:
-    """The episode result in an event record, None where it is another event."""
+    """The episode result in an event record, None where it is another event, or says what cannot be (it stays in the log and counts for nothing)."""
     try:
         return msgspec.msgpack.decode(payload, type=EpisodeResult)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None

@@ -13,6 +13,8 @@ Text = Annotated[str, Meta(max_length=4096)]
 Cursors = dict[int, int]  # stream -> sequence number
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Amount = Annotated[float, Meta(ge=0.0, le=1e15)]  # refuses NaN and infinity too
+Number = Annotated[float, Meta(ge=-1e15, le=1e15)]  # a sum of squares of these stays a float
+Whole = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Skills = Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=64)]
 
 
@@ -396,12 +398,12 @@ class EpisodeResult(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     cohort: Literal["none", "control", "canary", "shadow"]
     explored: bool
-    return_: float
+    return_: Number
     success: bool
-    steps: int
-    seconds: float
-    falls: int = 0
-    trips: int = 0
+    steps: Whole
+    seconds: Amount
+    falls: Whole = 0
+    trips: Whole = 0
     time_ns: int = 0
 
 

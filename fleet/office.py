@@ -43,7 +43,7 @@ class Office:
         """An event that is no episode's result is on the disk; `again` when the log is read at a start. Unknown ones stay in the log."""
         try:
             event = msgspec.msgpack.decode(payload, type=FallReport | JobResult)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return
         if isinstance(event, JobResult):
             self._jobs.happened(key[0], event, again=again)

@@ -474,6 +474,22 @@ def test_F17_what_is_malformed_gets_a_named_answer_and_the_hub_goes_on(pair, nam
     assert held(hub) == [b"good"]
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [{"return_": 1e200}, {"return_": float("nan")}, {"falls": -5}, {"trips": 10**12}, {"steps": -1}, {"seconds": -1.0}],
+    ids=str,
+)
+def test_F17_an_episode_that_cannot_have_been_stays_in_the_log_and_counts_for_nothing(pair, bad):
+    hub, _, _ = pair
+    join(hub)
+    payload = msgspec.msgpack.encode(msgspec.structs.replace(RESULT, **bad))
+    hub.say("a", put(1, payload, stream=EVENTS))
+    hub.say("a", put(2, msgspec.msgpack.encode(RESULT), stream=EVENTS))
+    hub.turn()
+    assert [seq for _, seq, _ in hub.deployments.noted] == [2]
+    assert held(hub)[0] == payload
+
+
 def test_F17_a_frame_past_the_sockets_cap_closes_its_connection_and_no_other(tmp_path):
     import zmq
 
