@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fleet.messages import Tombstone
+from fleet.messages import MAX_COUNT, Tombstone
 from fleet.segment import KeyRange, roll
 from fleet.wire import TOMBSTONE
 
@@ -93,11 +93,8 @@ class Index:
         cursor = line.accepted.seq if line else 0
         first = seq
         if flags & TOMBSTONE:
-            try:
-                stone = msgspec.msgpack.decode(payload, type=Tombstone)
-            except msgspec.MsgspecError:
-                return Verdict.MALFORMED
-            if stone.last != seq or not 0 < stone.first <= stone.last:
+            stone = read_stone(payload, seq)
+            if stone is None:
                 return Verdict.MALFORMED
             first = stone.first
         if seq <= cursor:
@@ -133,8 +130,11 @@ class Index:
             line.recent = deque((r for r in line.recent if r[0] <= line.committed.seq), maxlen=RECENT)
 
     def replay(self, key: Key, seq: int, flags: int, payload: bytes, crc: int, items: int) -> None:
-        """A record read back from the log."""
+        """A record read back from the log. A tombstone that would be refused now says nothing: its numbers are not held."""
         line = self._line(key)
+        if flags & TOMBSTONE and read_stone(payload, seq) is None:
+            self.damaged += 1
+            return
         if seq <= line.accepted.seq and (flags & TOMBSTONE or not in_holes(line.accepted.holes, seq)):
             self.doubled += 1
             return
@@ -176,7 +176,8 @@ class Index:
             return Mark(
                 mark.seq, mark.digest, records, mark.lost - 1, size, items, lost_items, without(mark.holes, seq)
             )
-        stone = msgspec.msgpack.decode(payload, type=Tombstone)
+        stone = read_stone(payload, seq)
+        assert stone is not None  # it was judged
         if stone.first == mark.seq + 1 and stone.digest_before != mark.digest:
             self.digest_breaks += 1
         lost, covered = seq - mark.seq, seq - stone.first + 1
@@ -187,6 +188,20 @@ class Index:
             lost_items=mark.lost_items + stone.items * lost // covered,
             holes=(*mark.holes, (mark.seq + 1, seq)),
         )
+
+
+def read_stone(payload: bytes, seq: int) -> Tombstone | None:
+    """The tombstone in a record with this number, None where it is none, contradicts itself, or counts more than can be."""
+    try:
+        stone = msgspec.msgpack.decode(payload, type=Tombstone)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return stone if stone.last == seq and 0 < stone.first <= stone.last else None
+
+
+def possible(ranges: Iterable[KeyRange]) -> bool:
+    """Whether a sealed segment's foot counts no more than can be; otherwise its records are to be read one by one."""
+    return all(max(r.last, r.lost, r.lost_items) <= MAX_COUNT for r in ranges)
 
 
 def in_holes(holes: Holes, seq: int) -> bool:

@@ -14,7 +14,8 @@ import hashlib
 import mmap
 import os
 import time
-from collections.abc import Collection, Iterator
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +24,7 @@ import msgspec
 from fleet.disk import Disk
 from fleet.entries import lock_folder
 from fleet.errors import RecordError, SegmentError, StoreFullError, StoreSuspectError
-from fleet.index import Index, Key, Mark
-from fleet.messages import Tombstone
+from fleet.index import Index, Key, Mark, possible, read_stone
 from fleet.segment import (
     TRAILER,
     TRAILER_MAGIC,
@@ -202,10 +202,10 @@ class Store:
     def _load_sealed(self, path: Path) -> None:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             foot = foot_of(data)
-            if foot is not None:
+            if foot is not None and possible(foot[0].ranges):
                 self.index.restore(foot[0].ranges)
                 return
-            self._replay(path, data, last=False)  # its foot is damaged, or there was no space for one
+            self._replay(path, data, last=False)  # its foot is damaged, impossible, or there was no space for one
         self._ranges = {}
 
     def _load_last(self, path: Path) -> None:
@@ -213,7 +213,10 @@ class Store:
         data = path.read_bytes()
         foot = foot_of(data)
         if foot is not None:
-            self.index.restore(foot[0].ranges)
+            if possible(foot[0].ranges):
+                self.index.restore(foot[0].ranges)
+            else:
+                self._replay(path, data, last=False)
             self._begin(int(path.stem) + 1)
             return
         end = self._replay(path, data, last=True)
@@ -247,7 +250,7 @@ class Store:
         flags = record.flags if payload else 0
         self.index.replay(record.key, record.seq, flags, payload, record.crc, record.items)
         after = self.index.lines[record.key].accepted
-        if after is not before:
+        if after != before:
             self._ranges[record.key] = _extended(
                 self._ranges.get(record.key), record.key, record.crc if record.seq == after.seq else 0, before, after
             )
@@ -316,8 +319,8 @@ def audit(folder: Path) -> list[LineAudit]:
     stones: dict[Key, list[tuple[int, int]]] = {}
     for record, payload in read_log(folder):
         if record.tombstone:
-            stone = msgspec.msgpack.decode(payload, type=Tombstone)
-            stones.setdefault(record.key, []).append((stone.first, stone.last))
+            if (stone := read_stone(payload, record.seq)) is not None:
+                stones.setdefault(record.key, []).append((stone.first, stone.last))
         else:
             seen = numbers.setdefault(record.key, {})
             if record.seq not in seen:
@@ -326,8 +329,9 @@ def audit(folder: Path) -> list[LineAudit]:
     found = []
     for key in sorted({*numbers, *stones}):
         seen = numbers.get(key, {})
-        lost = {n for first, last in stones.get(key, []) for n in range(first, last + 1)} - set(seen)
-        last = max((*seen, *lost))
+        spans = _joined_spans(stones.get(key, []))
+        lost = sum(b - a + 1 for a, b in spans) - _inside(spans, seen)
+        last = max((*seen, *(b for _, b in spans)))
         found.append(
             LineAudit(
                 robot=key[0],
@@ -336,12 +340,30 @@ def audit(folder: Path) -> list[LineAudit]:
                 last=last,
                 held=len(seen),
                 doubled=sum(n - 1 for n in seen.values()),
-                declared_lost=len(lost),
+                declared_lost=lost,
                 held_items=items.get(key, 0),
-                missing=last - len(seen) - len(lost),
+                missing=last - len(seen) - lost,
             )
         )
     return found
+
+
+def _joined_spans(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges first..last as few ranges that do not meet, ascending: a range may be of any length, so its numbers are never listed."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+        else:
+            joined.append((first, last))
+    return joined
+
+
+def _inside(spans: list[tuple[int, int]], numbers: Iterable[int]) -> int:
+    """How many of some numbers lie in ranges that ascend and do not meet."""
+    firsts = [first for first, _ in spans]
+    places = ((n, bisect_right(firsts, n) - 1) for n in numbers)
+    return sum(place >= 0 and n <= spans[place][1] for n, place in places)
 
 
 def _extended(old: KeyRange | None, key: Key, crc: int, before: Mark, after: Mark) -> KeyRange:

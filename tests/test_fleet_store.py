@@ -187,6 +187,60 @@ def test_tombstones_move_the_cursor_and_are_counted(tmp_path):
     assert (line.held, line.declared_lost, line.missing, line.doubled) == (2, 7, 0, 0)
 
 
+def giant(first, last, items=2**64 - 1):
+    plain = {"first": first, "last": last, "reason": "t", "payload_bytes": 0, "items": items}
+    return msgspec.msgpack.encode({**plain, "digest_before": b"", "digest_after": b"x"})
+
+
+def test_a_tombstone_of_more_than_can_be_is_refused_and_one_that_cannot_be_read_too(tmp_path):
+    store, group = Store(tmp_path), Group()
+    assert put(store, group, 2**64 - 1, giant(1, 2**64 - 1), flags=TOMBSTONE) is Verdict.MALFORMED
+    assert put(store, group, 9, giant(1, 9), flags=TOMBSTONE) is Verdict.MALFORMED
+    assert put(store, group, 9, stone(-1, 9), flags=TOMBSTONE) is Verdict.MALFORMED
+    assert put(store, group, 9, stone(1, 9).replace(b"\xa1t", b"\xa1\xff"), flags=TOMBSTONE) is Verdict.MALFORMED
+    assert group.parts == []
+    store.close()
+
+
+@pytest.mark.parametrize("sealed", ["open", "sealed", "sealed, another behind it"])
+def test_a_log_that_holds_an_impossible_tombstone_already_opens_without_it(tmp_path, monkeypatch, sealed):
+    store, other = Store(tmp_path), ("b", 7, STEPS)
+    with monkeypatch.context() as old:  # a hub that believed everything
+        old.setattr("fleet.index.read_stone", lambda payload, _seq: Tombstone(**msgspec.msgpack.decode(payload)))
+        for key in (KEY, other):
+            fill(store, [1], key=key)
+            group = Group()
+            assert put(store, group, 2**64 - 1, giant(2, 2**64 - 1), key=key, flags=TOMBSTONE) is Verdict.NEW
+            store.commit(group)
+            store.index.commit(group.marks)
+    if sealed != "open":
+        store.seal()
+    if sealed.endswith("it"):
+        fill(store, [1, 2, 3], key=("c", 7, STEPS))
+        store.seal()
+    store.close()
+    store = Store(tmp_path)
+    assert (store.index.cursors("a", 7), store.index.damaged) == ({STEPS: 1}, 2)
+    assert fill(store, [2, 3]) == [Verdict.NEW, Verdict.NEW]
+    store.seal()
+    store.close()
+    store = Store(tmp_path)
+    assert store.index.cursors("a", 7) == {STEPS: 3}
+    store.close()
+    lines = {line.robot: line for line in audit(tmp_path)}
+    assert (lines["a"].last, lines["a"].held, lines["a"].missing, lines["a"].declared_lost) == (3, 3, 0, 0)
+
+
+def test_an_audit_counts_a_long_loss_without_listing_its_numbers(tmp_path):
+    store = Store(tmp_path)
+    fill(store, [1])
+    fill(store, [2**40], payload=giant(2, 2**40, items=0), flags=TOMBSTONE)
+    fill(store, [7, 5, 6])  # another hub had them
+    store.close()
+    (line,) = audit(tmp_path)
+    assert (line.last, line.held, line.declared_lost, line.missing) == (2**40, 4, 2**40 - 4, 0)
+
+
 def test_a_flipped_byte_is_found_and_never_served(tmp_path):
     store = Store(tmp_path)
     fill(store, range(1, 6))
