@@ -76,11 +76,12 @@ WALKING = {**BODY, "level_steps": (2_000_000,)}
 # Objects in the hand: relative targets at 20 Hz, drops end the episode.
 IN_HAND = {
     "num_envs": 32,
+    "initial_std": 0.3,
     "chapter_s": 40.0,
     "ppo": PPOConfig(
-        horizon=32,
+        horizon=64,
         minibatch=512,
-        gamma=0.98,
+        gamma=0.985,
         lam=0.95,
         learning_rate=5e-4,
         min_rate=1e-4,

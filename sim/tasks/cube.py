@@ -3,6 +3,7 @@
 import numpy as np
 
 from robot.contract import Term, two_columns
+from robot.description.model import RobotModel
 from robot.description.parts import Geom
 from robot.state import RobotState
 from sim.tasks.hand import OBJECT_TRUTH, HandTask, position_term, rotation_term, tips_truth
@@ -45,9 +46,13 @@ class CubeTask(HandTask):
             )
         )
 
+    def __init__(self, model: RobotModel) -> None:
+        super().__init__(model)
+        self._around = self.posture(**START)
+
     def seated(self, rng: np.random.Generator, quat_xyzw: np.ndarray) -> Start:
         """The cube above the palm, fingers around it."""
-        q = self.posture(**START)
+        q = self._around.copy()
         q[self.rows] += rng.uniform(-START_NOISE_RAD, START_NOISE_RAD, len(self.rows))
         q = np.clip(q, self.model.lower_rad, self.model.upper_rad)
         place = self.base_m + SEAT_M + rng.uniform(-0.004, 0.004, 3)
@@ -56,6 +61,13 @@ class CubeTask(HandTask):
     def away_m(self, world: WorldState) -> float:
         """Distance of the cube from its seat, sideways."""
         return float(np.hypot(*(world.body_pose[0, :2] - self.base_m[:2] - SEAT_M[:2])))
+
+    def strain(self, state: RobotState) -> float:
+        """Mean squared distance of the fingers' targets from the posture around the cube [rad^2]. Relative actions add up: without a
+        price for it half of all targets end at a stop, where fingers turn nothing.
+        """
+        away = state.target_rad[self.rows] - self._around[self.rows]
+        return float(away @ away) / away.size
 
     def dropped(self, world: WorldState) -> bool:
         return bool(self.away_m(world) > DROP_M or world.body_pose[0, 2] < self.base_m[2] + SEAT_M[2] - FALL_M)

@@ -49,7 +49,7 @@ class HandRotateCube(CubeTask):
 
     env_id = "flexor/HandRotateCube-v0"
     max_steps = 600  # 30 s
-    reward_names = ("spin", "kept", "steady", "centred", "smooth", "power", "drop")
+    reward_names = ("spin", "steady", "centred", "pose", "smooth", "power", "drop")
     metric_names = ("spin_rad_s", "survived_s", "power_w")
 
     def __init__(self, model: RobotModel) -> None:
@@ -73,9 +73,9 @@ class HandRotateCube(CubeTask):
         return Judgement(
             reward_terms={
                 "spin": spin(turned * self.control_hz),
-                "kept": 0.05,  # as much as moving costs; with 0.3 it learned to hold still
                 "steady": 0.05 * steadiness(float(np.linalg.norm(world.body_twist[0, :3]))),
                 "centred": 0.05 * off_centre(self.away_m(world)),
+                "pose": -0.1 * self.strain(state),
                 "smooth": -0.01 * jerk(action, previous_action),
                 "power": -0.002 * min(max(world.electrical_w, 0.0), 200.0),
                 "drop": -5.0 if dropped else 0.0,
