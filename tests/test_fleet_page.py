@@ -1,6 +1,7 @@
 """The page: who may read it, who may act, what it shows, in a real Chromium where there is one. And the figures for Prometheus."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from chromium import BINARY, MISSING, Browser
 from fleet_helpers import free_ports
 from fleet_places import Place, episode, fall, tally
 from onboard_helpers import artifact, model, write
+from starlette.requests import ClientDisconnect
 
 from fleet.answers import MAX_BODY_BYTES, pack_answer, read_answer
 from fleet.errors import AdminError, HubAwayError, KeyFileError, LooseSecretError
@@ -24,7 +26,7 @@ from fleet.keys import make_keys
 from fleet.messages import Answer
 from fleet.metrics import Histogram, families
 from fleet.top import screen
-from fleet.web.app import make_app
+from fleet.web.app import MAX_READERS, make_app
 from fleet.web.bodies import shape, states
 from fleet.web.doors import FREE_TRIES, MAX_SESSIONS, SESSION_S, WAIT_S, Doors, page_secret
 from fleet.web.watch import Watch
@@ -133,6 +135,51 @@ def test_another_host_name_is_refused(client, host):
 )
 def test_only_the_page_itself_may_post(client, headers, status):
     assert client("POST", "/api/sign_in", {"secret": SECRET}, **headers)[0] == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"sec_fetch_site": "none", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}, 200),
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}, 200),
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"}, 403),
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors", "sec_fetch_dest": "image"}, 403),
+        ({"sec_fetch_site": "same-site", "sec_fetch_mode": "cors", "sec_fetch_dest": "empty"}, 403),
+    ],
+)
+def test_another_sites_page_may_link_here_and_not_read(client, headers, status):
+    assert client("GET", "/api/overview", **headers)[0] == status
+
+
+def test_readers_that_leave_at_once_give_their_place_back():
+    app, started = make_app(FakeLine(), Doors(SECRET)), []
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/live",
+        "raw_path": b"/api/live",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        "http_version": "1.1",
+        "scheme": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+    }
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        started.append(message["status"])
+        raise OSError("the client is gone")
+
+    async def come_and_go():
+        for _ in range(2 * MAX_READERS):
+            with contextlib.suppress(ClientDisconnect, OSError):
+                await app(scope, receive, send)
+
+    asyncio.run(come_and_go())
+    assert set(started) == {200}
 
 
 def test_reading_needs_no_sign_in_and_acting_does(client):

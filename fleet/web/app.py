@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -80,20 +80,17 @@ class Page:
         """The overview once a second, as server-sent events."""
         if self._readers >= MAX_READERS:
             return _refusal(503, f"{MAX_READERS} readers are connected already")
-        self._readers += 1
 
         async def events() -> AsyncIterator[bytes]:
-            try:
-                while True:
-                    began_s = time.monotonic()
-                    yield b"data: " + msgspec.json.encode(await self.look()) + b"\n\n"
-                    await asyncio.sleep(max(0.05, EVERY_S - (time.monotonic() - began_s)))
-            finally:
-                self._readers -= 1
+            while True:
+                began_s = time.monotonic()
+                yield b"data: " + msgspec.json.encode(await self.look()) + b"\n\n"
+                await asyncio.sleep(max(0.05, EVERY_S - (time.monotonic() - began_s)))
 
-        return StreamingResponse(
-            events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
-        )  # proxies pass it on at once
+        return _Counted(events(), self._count)
+
+    def _count(self, change: int) -> None:
+        self._readers += change
 
     async def fall(self, request: Request) -> Response:
         report = await run_in_threadpool(self._line.ask, "fall", {"robot": request.path_params["robot"]})
@@ -155,6 +152,21 @@ class Page:
         return _json(await run_in_threadpool(self._line.ask, command, arguments))
 
 
+class _Counted(StreamingResponse):
+    """Events, counted while they are sent. Not within the iterator: where the client is gone before its first step, it never ends."""
+
+    def __init__(self, events: AsyncIterator[bytes], count: Callable[[int], None]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})  # not held back
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._count(1)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._count(-1)
+
+
 class _Collected:
     """What prometheus_client calls a collector."""
 
@@ -198,12 +210,19 @@ class Guard:
                 421,
                 f"this page is not {host!r}; it answers to {', '.join(self._names)} (flexor fleet hub --web-names adds more)",
             )
+        own = headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
         if method in ("GET", "HEAD"):
+            link = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest", "document")) == (
+                "navigate",
+                "document",
+            )
+            if not own and not link:  # a link may lead here; another site's page may not hold our readers' places
+                return _refusal(403, "a request from another site was refused")
             return None
         origin = headers.get("origin", "")
         if origin and urlsplit(origin).netloc != host:
             return _refusal(403, "a request from another page was refused")
-        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        if not own:
             return _refusal(403, "a request from another site was refused")
         if headers.get("content-type", "").partition(";")[0] != "application/json":
             return _refusal(415, "expected application/json")
