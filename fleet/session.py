@@ -131,7 +131,7 @@ class Session:
             if self._in_flight:
                 self.counters["stalled"] += 1
                 self._rewind(now_s)
-        messages: list[Frames] = []
+        messages = self._behind(now_s)
         batch: list[tuple[Entry, bytes]] = []
         flying = sum(size for _, _, size in self._in_flight)
         for entry in self._spool.waiting(self._sent):
@@ -286,12 +286,12 @@ class Session:
         self._spool.renew(cursors)
         self.begin(now_s)
 
-    def behind(self) -> list[Frames]:
-        """Tombstones for what the hub once had and lost: it asks for numbers that are gone here. For the bulk socket, after WELCOME."""
+    def _behind(self, now_s: float) -> list[Frames]:
+        """Tombstones for what the hub never had or lost: it asks for numbers that are gone here. Under way, and sent again, like records."""
         frames = []
         for stream, first in {**{s: n + 1 for s, n in self._spool.recorded.items()}, **self._spool.first}.items():
             cursor = self._cursors.get(stream, 0)
-            if not self.joined or stream in self._doubt or cursor >= first - 1:
+            if stream in self._doubt or max(cursor, self._sent.get(stream, 0)) >= first - 1:
                 continue
             self.counters["hub_behind"] += 1
             stone = Tombstone(
@@ -312,7 +312,10 @@ class Session:
                     seq=first - 1,
                 )
             )
+            if not self._in_flight:
+                self._progress_s = now_s
             self._sent[stream] = first - 1
+            self._in_flight.append((stream, first - 1, 0))
         return frames
 
     def _acknowledged(self, cursors: dict[int, int], credit_bytes: int, now_s: float) -> None:

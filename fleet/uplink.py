@@ -246,7 +246,7 @@ class Uplink(threading.Thread):
 
     def _hear(self, socket: zmq.Socket) -> None:
         assert self._sockets is not None
-        control, bulk, monitor, bulk_monitor = self._sockets
+        control, _, monitor, bulk_monitor = self._sockets
         if socket is bulk_monitor:
             while bulk_monitor.poll(0):
                 recv_monitor_message(bulk_monitor)
@@ -268,12 +268,8 @@ class Uplink(threading.Thread):
             except zmq.Again:
                 return
             self._broken_s = None
-            was_joined = self._session.joined
             for answer in self._session.receive(frames, time.monotonic()):
                 _try_send(control, answer)
-            if self._session.joined and not was_joined:
-                for frames in self._session.behind():
-                    _try_send(bulk, frames)
             if self._session.refused:
                 self.state = f"refused: {self._session.refused}"
 
