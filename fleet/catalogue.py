@@ -168,11 +168,14 @@ class Catalogue:
     def piece(self, path: str, offset: int, size: int) -> tuple[int, bytes]:
         """A file's size (-1: no such file) and a piece of it. Only files of the catalogue can be asked for."""
         file = self._folder / path
-        if not _PATH.fullmatch(path) or not file.is_file() or file.is_symlink():
+        try:
+            if not _PATH.fullmatch(path) or not file.is_file() or file.is_symlink():
+                return -1, b""
+            with file.open("rb") as handle:
+                handle.seek(offset)
+                return file.stat().st_size, handle.read(size)
+        except OSError:  # a name longer than a file's may be, or it went while we looked
             return -1, b""
-        with file.open("rb") as handle:
-            handle.seek(offset)
-            return file.stat().st_size, handle.read(size)
 
     def _load(self, role: str, _type: type) -> Metadata | None:
         if role == "timestamp":

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def admit_key(folder: Path, identity: str, robot: str, key: bytes, now_s: float,
     try:
         if len(key) != 40 or len(z85.decode(key)) != 32:
             raise ValueError("length")
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, struct.error) as error:
         raise TokenError(f"expected a public key of 40 characters, got {len(key)}") from error
     files = allow_files(folder)
     for other, paths in files.items():

@@ -348,7 +348,8 @@ class Gateway:
     def merge(self, record: Record, payload: bytes) -> Verdict:
         """Take a record of another hub's log, if it is news; it is committed with the next group."""
         key = record.key
-        verdict = self._index.judge(key, record.seq, record.flags, payload, record.crc)
+        known = record.stream in _STREAMS and record.seq > 0
+        verdict = self._index.judge(key, record.seq, record.flags, payload, record.crc) if known else Verdict.MALFORMED
         if verdict is Verdict.NEW:
             self._accept(key, record.seq, record.flags, payload, record.crc, record.t_ns, record.items)
         elif verdict is Verdict.CONFLICT:

@@ -27,7 +27,7 @@ from fleet.catalogue import Catalogue, make_root
 from fleet.committer import Committer
 from fleet.director import Director
 from fleet.disk import Disk
-from fleet.errors import FleetError, StoreFullError, WireError
+from fleet.errors import FleetError, StoreFullError, StoreSuspectError, WireError
 from fleet.federation import Federation
 from fleet.gateway import Gateway, Reply, read_result
 from fleet.index import Key
@@ -264,7 +264,16 @@ class Hub:
                 continue
             routing_id, *rest = [frame.bytes for frame in frames]
             self._connections.heard(socket.underlying, routing_id, frames[-1])
-            self._send_all(socket, self.gateway.receive(routing_id, user_id, rest, now_s))
+            try:
+                replies = self.gateway.receive(routing_id, user_id, rest, now_s)
+            except (StoreSuspectError, StoreFullError, MemoryError):
+                raise
+            except Exception:  # a mistake of ours that one robot found must not take the others' hub away
+                log.exception("a message of %s could not be answered; its connection is cut", user_id)
+                self.gateway.counters["failed"] += 1
+                self._connections.cut(routing_id)
+                continue
+            self._send_all(socket, replies)
 
     def _serve_hubs(self, socket: zmq.Socket, now_s: float) -> None:
         """Answer other hubs, and ask them."""
@@ -275,7 +284,15 @@ class Hub:
                 break
             routing_id, *rest = [frame.bytes for frame in frames]
             assert self._peers is not None
-            answer = self._peers.answer(str(frames[-1].get("User-Id")), rest, now_s, self.catalogue)
+            peer = str(frames[-1].get("User-Id"))
+            try:
+                answer = self._peers.answer(peer, rest, now_s, self.catalogue)
+            except (StoreSuspectError, StoreFullError, MemoryError):
+                raise
+            except Exception:
+                log.exception("a question of hub %s could not be answered", peer)
+                self.gateway.counters["failed"] += 1
+                continue
             if answer is not None:
                 self._send(socket, (routing_id, answer))
         assert self._peers is not None

@@ -37,7 +37,7 @@ class Hello(msgspec.Struct, tag="hello", frozen=True, kw_only=True):
     epoch: int
     first: Cursors = {}
     recorded: Cursors = {}
-    contracts: tuple[Sha256, ...] = ()
+    contracts: Annotated[tuple[Sha256, ...], Meta(max_length=256)] = ()
     version: Text = ""
 
 
@@ -209,7 +209,7 @@ class Get(msgspec.Struct, tag="get", frozen=True, kw_only=True):
     """Ask for a piece of a catalogue file."""
 
     path: Annotated[str, Meta(max_length=512)]
-    offset: Annotated[int, Meta(ge=0)] = 0
+    offset: Count = 0
     size: Annotated[int, Meta(ge=1, le=1024 * 1024)] = 256 * 1024
     ticket: int = 0
 

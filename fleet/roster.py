@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fleet.index import Key
-from fleet.messages import Heartbeat, Hello
+from fleet.messages import MAX_COUNT, Heartbeat, Hello
+from fleet.wire import STREAMS
 
 BROKEN_AFTER_S = 5.0  # five missed heartbeats
 LOST_AFTER_S = 24 * 3600.0
+MAX_EPOCHS = 64  # of one robot, whose counts are remembered: the newest
+
+_STREAMS = frozenset(STREAMS.values())
 
 RobotState = Literal["ONLINE", "OFFLINE", "CONNECTIONBROKEN", "LOST", "NEVER"]
 
@@ -114,7 +118,10 @@ class Roster:
 
     @staticmethod
     def _note(member: Member, epoch: int, recorded: dict[int, int], items: dict[int, int]) -> None:
-        for stream, seq in recorded.items():
-            member.recorded[epoch, stream] = max(seq, member.recorded.get((epoch, stream), 0))
-        for stream, count in items.items():
-            member.recorded_items[epoch, stream] = max(count, member.recorded_items.get((epoch, stream), 0))
+        """What a robot says it has; streams that are none and numbers that cannot be are not believed."""
+        for told, kept in ((recorded, member.recorded), (items, member.recorded_items)):
+            for stream, count in told.items():
+                if stream in _STREAMS and 0 <= count <= MAX_COUNT:
+                    kept[epoch, stream] = max(count, kept.get((epoch, stream), 0))
+            while len(kept) > MAX_EPOCHS * len(_STREAMS):
+                del kept[next(iter(kept))]

@@ -80,6 +80,8 @@ def test_a_token_is_for_its_robot_and_its_time_only(tmp_path, keys):
         admit_key(keys, ENROL + "new", "new", key, 1060.0)
     with pytest.raises(TokenError, match="40 characters"):
         admit_key(keys, ENROL + "new", "new", b"short", 1001.0)
+    with pytest.raises(TokenError, match="40 characters"):
+        admit_key(keys, ENROL + "new", "new", b"#" * 40, 1001.0)  # the right length, and more than 32 bytes can say
     with pytest.raises(TokenError, match="another robot's"):
         admit_key(keys, ENROL + "new", "new", load_public(keys / "allow/a.key"), 1001.0)
     admit_key(keys, ENROL + "new", "new", key, 1001.0)

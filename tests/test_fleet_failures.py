@@ -25,9 +25,12 @@ from test_fleet_store import put as offer
 
 from fleet.assignment import ArtifactRef, Assignment, accept, sign
 from fleet.bench.runs import HubProcess
+from fleet.catalogue import Catalogue
 from fleet.errors import AssignmentError, StoreSuspectError
+from fleet.jobs_hub import JobQueue
 from fleet.keys import load_signing_key, make_keys
-from fleet.messages import EpisodeResult, Hello, Put, Puts, Welcome
+from fleet.messages import EpisodeResult, Get, Hello, Put, Puts, Welcome
+from fleet.office import Office
 from fleet.spool import Spool
 from fleet.store import Group, Store, audit, read_log
 from fleet.wire import ENVELOPE, EVENTS, MAJOR, STEPS, decode, encode
@@ -424,6 +427,10 @@ def test_F16_a_robot_that_ignores_its_credit_is_refused_beyond_it(tmp_path):
     hub.close()
 
 
+def many_contracts():
+    return msgspec.msgpack.encode({"type": "hello", "robot": "a", "epoch": 7, "contracts": [""] * 60_000})
+
+
 MALFORMED = {
     "no frames": [],
     "one frame": [b"FLX1"],
@@ -443,6 +450,9 @@ MALFORMED = {
     "number 0": put(0, b"x"),
     "another epoch": put(1, epoch=8),
     "a tombstone of nonsense": put(1, b"nonsense", flags=1),
+    "a tombstone whose text is none": put(1, bytes.fromhex("82a5666972737401a6726561736f6ea1ff"), flags=1),
+    "more contracts than there are": [encode(Hello(robot="a", epoch=7))[0], many_contracts()],
+    "a piece behind the end of everything": encode(Get(path="metadata/timestamp.json", offset=2**63)),
     "a record of more than 1 MiB": put(1, b"x" * (1024 * 1024 + 1)),
     "lists that do not fit": encode(
         Puts(sizes=(1, 1), crcs=(0,), items=(1, 1), times_ns=(0, 0)), payload=b"ab", crc=0, epoch=7, stream=STEPS, seq=1
@@ -488,6 +498,44 @@ def test_F17_an_episode_that_cannot_have_been_stays_in_the_log_and_counts_for_no
     hub.turn()
     assert [seq for _, seq, _ in hub.deployments.noted] == [2]
     assert held(hub)[0] == payload
+
+
+DEEP = b"\x81\xa1x" + b"\x91" * 200_000 + b"\xc0"
+
+
+def test_F17_an_event_nested_deeper_than_can_be_read_stays_in_the_log(pair, tmp_path):
+    hub, _, _ = pair
+    join(hub)
+    hub.say("a", put(1, DEEP, stream=EVENTS))
+    hub.turn()
+    assert (hub.deployments.noted, held(hub)) == ([], [DEEP])
+    jobs = JobQueue(tmp_path / "jobs.log", hub="hub", utc_s=time.time, now_s=time.monotonic)
+    Office("hub", jobs).happened(("a", 7, EVENTS), 1, DEEP)
+    jobs.close()
+
+
+def test_F17_a_file_with_a_name_longer_than_a_files_is_not_there(tmp_path):
+    assert Catalogue(tmp_path, tmp_path).piece("metadata/" + "a" * 400, 0, 1) == (-1, b"")
+
+
+def test_F17_a_mistake_in_the_hub_that_one_robot_finds_costs_that_robot_its_connection_only(tmp_path, monkeypatch):
+    make_keys(tmp_path / "keys", ["a", "b"])
+    hub = LiveHub(tmp_path / "hub", tmp_path / "keys")
+    whole = hub.gateway._heartbeat
+
+    def fails(session, heartbeat):
+        if session.robot == "a":
+            raise KeyError("a mistake")
+        return whole(session, heartbeat)
+
+    monkeypatch.setattr(hub.gateway, "_heartbeat", fails)
+    finder, other = (uplink(tmp_path / r, tmp_path / "keys", r, hub.port) for r in "ab")
+    wait_for(lambda: hub.gateway.counters["failed"] > 0, "the mistake was found and counted")
+    other.tell(RESULT)
+    assert other.finish(20.0)
+    finder.finish(0.1)
+    hub.stop()
+    assert hub.error is None
 
 
 def test_F17_a_frame_past_the_sockets_cap_closes_its_connection_and_no_other(tmp_path):

@@ -3,13 +3,14 @@
 import pytest
 from test_fleet_protocol import Hub, put
 
+from fleet.answers import pack_answer
 from fleet.assignment import ArtifactRef
 from fleet.evidence import Counts
-from fleet.messages import Bye, Heartbeat, Hello
+from fleet.messages import Answer, Bye, Heartbeat, Hello
 from fleet.overview import overview
 from fleet.rollout import PLANS, Plan, RobotView, View, start
-from fleet.roster import BROKEN_AFTER_S, LOST_AFTER_S
-from fleet.wire import encode
+from fleet.roster import BROKEN_AFTER_S, LOST_AFTER_S, MAX_EPOCHS
+from fleet.wire import STREAMS, encode
 
 NAMES = frozenset("abcd")
 
@@ -64,6 +65,17 @@ def test_records_are_held_pending_and_counted_once(hub):
     assert (robots["a"]["held"], robots["a"]["pending"], robots["a"]["steps"]) == (2, 6, 100)
     assert seen["streams"]["steps"] == {"records": 2, "bytes": 20, "items": 100, "lost": 0}
     assert (seen["pending"], seen["counts"]["duplicates"]) == (6, 1)
+
+
+def test_what_a_robot_says_it_recorded_is_believed_within_reason(hub):
+    join(hub, "a", recorded={1: 2**64 - 1, 2: 2**64 - 1, 77: 1, 3: -1, 4: 9}, recorded_items={1: 2**64 - 1, 4: 5})
+    member = hub.gateway.roster.members["a"]
+    assert (member.recorded, member.recorded_items) == ({(7, 4): 9}, {(7, 4): 5})
+    assert pack_answer(Answer(ok=True, body=look(hub)[0]))
+    for epoch in range(1000):
+        hub.say("a", encode(Hello(robot="a", epoch=epoch, recorded={1: 1})), route("a"))
+    assert len(member.recorded) == MAX_EPOCHS * len(STREAMS)
+    assert (999, 1) in member.recorded
 
 
 def test_energy_is_summed_and_power_only_of_those_online(hub):
