@@ -70,11 +70,11 @@ class AllowList:
         try:
             robots, refused = load_allowed(self._folder, now_s)
             self.revoked, bad = load_revoked(self._folder)
-            self._hubs = load_hubs(self._folder)
+            self._hubs, strange = load_hubs(self._folder)
             self._tokens = load_tokens(self._folder)
             ends = [expiry_of(p) for paths in allow_files(self._folder).values() for p in paths]
             self._expires_s = min((e for e in ends if e > now_s), default=math.inf)
-            refused |= bad
+            refused |= bad | strange
         except (OSError, KeyFileError, UnicodeDecodeError) as error:
             robots, refused, self._hubs, self._tokens = {}, {"allow": str(error)}, {}, {}
         for name, why in refused.items():

@@ -5,6 +5,7 @@ catalogue), each sent only when it changed, and the records of its log. Everythi
 revocations and records as sets, decisions by (term, generation) from the hub that directs. A hub that hears nobody goes on alone.
 """
 
+import contextlib
 import hashlib
 import logging
 import zlib
@@ -136,13 +137,16 @@ class Federation:
             peer.memory.log, peer.place, peer.memory.place = answer.log, Place(), (0, 0)
         try:
             sections = msgspec.msgpack.decode(payload, type=dict[str, bytes])
-            for section in sorted(sections, key=lambda s: s != "lease"):  # who directs comes before what was decided
+        except (msgspec.MsgspecError, ValueError) as error:
+            self._bad_gossip(name, "gossip", error)
+            return
+        for section in sorted(sections, key=lambda s: s != "lease"):  # who directs comes before what was decided
+            try:  # each on its own: one that cannot be taken does not hold up the ones behind it
                 data = _unpacked(sections[section])
                 self._take(peer, section, data)
                 peer.have[section] = _digest(data)
-        except (msgspec.MsgspecError, zlib.error, FleetError, OSError, ValueError) as error:
-            self._gateway.counters["bad_gossip"] += 1
-            log.warning("hub %s: %s: %s", name, type(error).__name__, error)
+            except (msgspec.MsgspecError, zlib.error, FleetError, OSError, ValueError, RecursionError) as error:
+                self._bad_gossip(name, section, error)
 
     def merge(self, name: str, answer: Pulled, payload: bytes, now_s: float) -> None:
         """Take records of a peer's log."""
@@ -236,9 +240,11 @@ class Federation:
         if (rollout := kept.rollout) is not None:  # to the minute, so that a running clock is not news every second
             clocks = {clock: getattr(rollout, clock) // 60.0 * 60.0 for clock in ("updated_s", "ran_s")}
             kept = msgspec.structs.replace(kept, rollout=msgspec.structs.replace(rollout, **clocks))
-        keys = {
-            path.stem: (robot, path.read_text()) for robot, paths in allow_files(self._keys).items() for path in paths
-        }
+        keys: dict[str, tuple[str, str]] = {}
+        for robot, paths in allow_files(self._keys).items():
+            for path in paths:  # one that went meanwhile, or is no key of a robot, is no other hub's business
+                with contextlib.suppress(OSError, UnicodeDecodeError, KeyFileError):
+                    keys[path.stem] = (checked_name(robot), path.read_text())
         views = {robot: view for robot, view in self._local_views(now_s).items() if view.online}
         contracts = {path.stem: path.read_text() for path in sorted((self._folder / "contracts").glob("*.json"))}
         return {
@@ -261,7 +267,7 @@ class Federation:
         elif section == "revoked":
             self._revoke(unpack(data, type=list[bytes]))
         elif section == "keys":
-            self._admit(unpack(data, type=dict[str, tuple[str, str]]))
+            self._admit(peer.name, unpack(data, type=dict[str, tuple[str, str]]))
         elif section == "director":
             self._director.adopt(msgspec.json.decode(data, type=Kept))
         elif section == "robots":
@@ -274,6 +280,10 @@ class Federation:
             for text in unpack(data, type=dict[str, str]).values():
                 if hashlib.sha256(text.encode()).hexdigest() not in self._store.contracts():
                     self._store.add_contract(text)
+
+    def _bad_gossip(self, name: str, what: str, error: Exception) -> None:
+        self._gateway.counters["bad_gossip"] += 1
+        log.warning("hub %s: %s: %s: %s", name, what, type(error).__name__, error)
 
     def _revoke(self, documents: list[bytes]) -> None:
         fresh = [d for d in documents if d not in self._allow.revoked.values()]
@@ -288,12 +298,16 @@ class Federation:
                 log.warning("%s", error)
         self._allow.refresh()
 
-    def _admit(self, keys: dict[str, tuple[str, str]]) -> None:
+    def _admit(self, peer: str, keys: dict[str, tuple[str, str]]) -> None:
         """Robots that another hub let in. A key that was revoked stays out; one that ends to count ends here too."""
         for stem, (robot, text) in keys.items():
             path = self._keys / f"allow/{stem}.key"
-            if stem.partition(".")[0] != checked_name(robot):
-                raise KeyFileError(f"allow/{stem}.key is not of {robot!r}")
+            try:
+                if stem.partition(".")[0] != checked_name(robot) or path.name != f"{stem}.key":
+                    raise KeyFileError(f"allow/{stem}.key is not of {robot!r}")
+            except KeyFileError as error:
+                self._bad_gossip(peer, "keys", error)
+                continue
             if not path.exists() or expiry_in(text) < expiry_of(path):
                 self._disk.write_file(path, text.encode())
         self._allow.refresh()

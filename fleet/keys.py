@@ -112,14 +112,20 @@ def secret_file(pair: CurvePair) -> bytes:
 
 
 def expiry_in(text: str) -> float:
-    """When a public key ends to count, by the text of its file, UTC [s]; infinity when it does not."""
+    """When a public key ends to count, by the text of its file, UTC [s]; infinity when it does not, 0 when its time is no number."""
     found = _EXPIRES.search(text)
-    return float(found[1]) if found else math.inf
+    try:
+        return float(found[1]) if found else math.inf
+    except ValueError:
+        return 0.0
 
 
 def expiry_of(path: Path) -> float:
-    """As `expiry_in`, of a file."""
-    return expiry_in(path.read_text())
+    """As `expiry_in`, of a file; 0 when it cannot be read or went meanwhile."""
+    try:
+        return expiry_in(path.read_text())
+    except (OSError, UnicodeDecodeError):
+        return 0.0
 
 
 def allow_files(folder: Path) -> dict[str, list[Path]]:
@@ -146,9 +152,16 @@ def load_hub_public(folder: Path, name: str = "") -> bytes:
     return load_public(path if name and path.exists() else folder / "hub.key")
 
 
-def load_hubs(folder: Path) -> dict[bytes, str]:
-    """The other hubs' doors: public key -> name of every hub in `hubs/`."""
-    return {load_public(path): path.stem for path in sorted((folder / "hubs").glob("*.key"))}
+def load_hubs(folder: Path) -> tuple[dict[bytes, str], dict[str, str]]:
+    """The other hubs' doors: public key -> name of every hub in `hubs/`, and what could not be read: file -> why."""
+    found: dict[bytes, str] = {}
+    bad: dict[str, str] = {}
+    for path in sorted((folder / "hubs").glob("*.key")):
+        try:
+            found[load_public(path)] = path.stem
+        except KeyFileError as error:
+            bad[f"hubs/{path.name}"] = str(error)
+    return found, bad
 
 
 def next_hub_key(folder: Path, *, activate: bool = False, disk: Disk | None = None) -> bytes:

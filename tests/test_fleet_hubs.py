@@ -5,9 +5,11 @@ import time
 import zlib
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 import pytest
 from fleet_helpers import LiveHub, free_ports, uplink, wait_for
+from test_fleet_keys import spoil
 from test_fleet_store import fill, put, stone
 
 from fleet import mirror
@@ -19,7 +21,7 @@ from fleet.errors import CatalogueError, ReplayedAssignmentError, RolloutError, 
 from fleet.index import Index, Verdict, without
 from fleet.keys import load_public, load_signing_key, load_verifier, make_keys
 from fleet.lease import Authority, Lease, grant, sign
-from fleet.messages import EpisodeResult
+from fleet.messages import EpisodeResult, Gossiped
 from fleet.revocation import revoke
 from fleet.rollout import RobotView
 from fleet.shipping import Cover, Place, coverage, covers, missing, ship
@@ -338,6 +340,27 @@ def test_revocations_keys_decisions_and_the_lease_reach_the_other_hub(pair, keys
     assert y.hub.director.rollback(time.time(), {}).status == "rolled_back"
     wait_for(lambda: x.hub.director.kept.banned == (A.sha256,), "x follows")
     up.finish(0.1)
+
+
+def test_a_bad_key_file_or_section_holds_up_nothing_else(pair):
+    pair.start("x")
+    y = pair.start("y")
+    wait_for(lambda: y.hub.federation.peers["x"].have, "they talk")
+    spoil(pair.keys["x"])
+    make_keys(pair.keys["x"], ["c"])
+    wait_for(lambda: y.hub._allow.admits("c"), "what is good behind the bad files reached y")
+    assert not (pair.keys["y"] / "allow/x.key").exists()
+    federation = y.hub.federation
+    pair.stop("y")
+    good, bad = msgspec.msgpack.encode({}), msgspec.msgpack.encode({"../d": ("d", ""), "d": ("e", "")})
+    sections = {n: zlib.compress(d) for n, d in (("contracts", b"\xc1"), ("keys", bad), ("robots", good))}
+    peer = federation.peers["x"]
+    peer.have, before = {}, federation._gateway.counters["bad_gossip"]
+    federation.hear("x", Gossiped(hub="x", log=peer.memory.log), msgspec.msgpack.encode(sections), 0.0)
+    assert set(peer.have) == {"keys", "robots"}
+    assert federation._gateway.counters["bad_gossip"] == before + 3
+    federation.hear("x", Gossiped(hub="x", log=peer.memory.log), b"\xc1", 0.0)
+    assert federation._gateway.counters["bad_gossip"] == before + 4
 
 
 def test_an_address_may_name_its_hub():

@@ -12,6 +12,7 @@ from fleet.errors import KeyFileError, LooseSecretError, SelfTestError
 from fleet.keys import (
     CurvePair,
     bundle,
+    expiry_of,
     load_allowed,
     load_pair,
     load_public,
@@ -88,6 +89,25 @@ def test_one_key_under_two_names_lets_neither_in_and_a_broken_file_only_its_own_
     allowed, refused = load_allowed(tmp_path)
     assert list(allowed.values()) == ["d"]
     assert sorted(refused) == ["b.key", "c.key"]
+
+
+def spoil(folder):
+    """One bad file of every kind."""
+    (folder / "allow/x.key").write_bytes(b"\xff\xfe")
+    (folder / "allow/NO.key").write_bytes((folder / "hub.key").read_bytes())
+    (folder / "allow/y.key").write_text('metadata\n    expires = "1.2.3"\n' + (folder / "hub.key").read_text())
+    (folder / "allow/gone.key").symlink_to(folder / "nowhere")
+    (folder / "hubs/z.key").write_bytes(b"\xff")
+
+
+def test_a_bad_file_locks_nobody_else_out(tmp_path):
+    make_keys(tmp_path, ["a", "y"], hubs=["north"])
+    spoil(tmp_path)
+    allow = AllowList(tmp_path, b"")
+    assert allow.names == {"a"}
+    assert set(allow.refused) == {"x.key", "NO.key", "gone.key", "hubs/z.key"}
+    assert allow.decide("hubs", b"CURVE", load_public(tmp_path / "hubs/north.key")).status == 200
+    assert expiry_of(tmp_path / "allow/y.key") == expiry_of(tmp_path / "allow/gone.key") == 0.0
 
 
 def test_a_bundle_has_one_robots_secret_and_no_other(keys, tmp_path):
