@@ -41,6 +41,7 @@ class PeerMemory(msgspec.Struct, kw_only=True):
     """D/peers/NAME.json: how far its log was read, and what it said it holds (so that a hub that is lost for good is known by what went with it)."""
 
     log: str = ""
+    reader: str = ""  # our own log, which has what stands before `place`
     place: tuple[int, int] = (0, 0)
     lines: list[Cover] = []
 
@@ -52,6 +53,7 @@ class Peer:
     name: str
     memory: PeerMemory = field(default_factory=PeerMemory)
     place: Place  # how far its log was taken; `memory.place`: and committed
+    asked: Place | None = None  # the place of the question under way
     cover: dict[Key, Cover] = field(default_factory=dict)
     have: dict[str, bytes] = field(default_factory=dict)
     robots: dict[str, RobotView] = field(default_factory=dict)
@@ -91,7 +93,8 @@ class Federation:
         self._authority, self._allow, self._local_views = authority, allow, local_views
         self._trust = (keys / "trust/root.json").read_bytes()
         self.peers = {peer: self._remembered(peer) for peer in peers}
-        self._pending: dict[str, Place] = {}  # places whose records are in the group being filled or under way
+        self._pending: dict[str, Place] = {}  # places whose records are in the group being filled
+        self._under_way: dict[str, Place] = {}  # ... and in the one that was handed over
 
     # --- answering ---------------------------------------------------------------------------------------------------
 
@@ -110,7 +113,8 @@ class Federation:
 
     def pulled(self, peer: str, pull: Pull) -> tuple[Pulled, bytes]:
         """Records of our log that the asker does not hold, as far as it told us."""
-        cover = self.peers[peer].cover if peer in self.peers else {}
+        known = self.peers.get(peer)
+        cover = known.cover if known and pull.log and pull.log == known.memory.log else {}  # not what a lost disk held
         end = Place(*self._store.end)
         data, place = shipping.ship(
             self._folder / "log",
@@ -126,15 +130,18 @@ class Federation:
         return Gossip(have=self.peers[peer].have)
 
     def pull(self, peer: str) -> Pull:
-        place = self.peers[peer].place
-        return Pull(segment=place.segment, offset=place.offset)
+        asker = self.peers[peer]
+        asker.asked = asker.place
+        return Pull(segment=asker.place.segment, offset=asker.place.offset, log=self._store.log_id)
 
     def hear(self, name: str, answer: Gossiped, payload: bytes, now_s: float) -> None:
         """Take a peer's sections."""
         peer = self.peers[name]
         peer.heard_s = now_s
         if answer.log != peer.memory.log:
-            peer.memory.log, peer.place, peer.memory.place = answer.log, Place(), (0, 0)
+            peer.memory.log, peer.place, peer.memory.place, peer.cover = answer.log, Place(), (0, 0), {}
+            for places in (self._pending, self._under_way):
+                places.pop(name, None)  # they are places of the old log
         try:
             sections = msgspec.msgpack.decode(payload, type=dict[str, bytes])
         except (msgspec.MsgspecError, ValueError) as error:
@@ -152,8 +159,8 @@ class Federation:
         """Take records of a peer's log."""
         peer = self.peers[name]
         peer.heard_s = now_s
-        if answer.log != peer.memory.log:
-            return  # it began a new log since; the next gossip says so
+        if answer.log != peer.memory.log or peer.place != peer.asked:
+            return  # it began a new log since, and the next gossip says so; or what stands before this was not kept
         for record in walk(payload, check_payloads=True):
             verdict = self._gateway.merge(record, record.payload(payload))
             if verdict is Verdict.GAP:
@@ -179,25 +186,26 @@ class Federation:
 
     def taken(self) -> dict[str, tuple[int, int]]:
         """Places that go with the group that is handed over now."""
-        places, self._pending = self._pending, {}
-        return {name: (place.segment, place.offset) for name, place in places.items()}
+        self._under_way, self._pending = self._pending, {}
+        return {name: (place.segment, place.offset) for name, place in self._under_way.items()}
 
     def committed(self, places: dict[str, tuple[int, int]]) -> None:
         """Their records are on the disk."""
         for name, place in places.items():
-            self.peers[name].memory.place = place
+            if name in self._under_way:
+                self.peers[name].memory.place = place
 
     def aborted(self) -> None:
         """Nothing under way was kept: read those records again."""
-        self._pending = {}
+        self._pending, self._under_way = {}, {}
         for peer in self.peers.values():
-            peer.place = Place(*peer.memory.place)
+            peer.place, peer.asked = Place(*peer.memory.place), None
 
     def save(self) -> None:
         """Write down how far peers' logs were read. Losing it costs reading them again."""
         (self._folder / "peers").mkdir(exist_ok=True)
         for peer in self.peers.values():
-            peer.memory.lines = list(peer.cover.values())
+            peer.memory.lines, peer.memory.reader = list(peer.cover.values()), self._store.log_id
             self._disk.write_file(self._folder / f"peers/{peer.name}.json", msgspec.json.encode(peer.memory))
 
     # --- what an operator sees ---------------------------------------------------------------------------------------
@@ -232,6 +240,8 @@ class Federation:
             memory = msgspec.json.decode((self._folder / f"peers/{name}.json").read_bytes(), type=PeerMemory)
         except (OSError, msgspec.MsgspecError):
             memory = PeerMemory()
+        if memory.reader != self._store.log_id:
+            memory.place = (0, 0)
         return Peer(name=name, memory=memory, place=Place(*memory.place), cover={c.key: c for c in memory.lines})
 
     def _sections(self, now_s: float) -> dict[str, bytes]:

@@ -303,6 +303,7 @@ class Hub:
         if not self._committer.busy:
             group = self.gateway.take_group()
             if group is not None:
+                group.places = self.federation.taken()
                 self.metrics.submitted(group.size_bytes, time.monotonic())
                 self._committer.submit(group)
 

@@ -289,10 +289,11 @@ class Gossiped(msgspec.Struct, tag="gossiped", frozen=True, kw_only=True):
 
 
 class Pull(msgspec.Struct, tag="pull", frozen=True, kw_only=True):
-    """Hub to hub: your log from here on."""
+    """Hub to hub: your log from here on. `log` names the asker's own: only of that one counts what it said it holds."""
 
     segment: Annotated[int, Meta(ge=0)]
     offset: Annotated[int, Meta(ge=0)]
+    log: Text = ""
 
 
 class Pulled(msgspec.Struct, tag="pulled", frozen=True, kw_only=True):

@@ -3,7 +3,9 @@
 import shutil
 import time
 import zlib
+from collections import Counter
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -18,10 +20,11 @@ from fleet.assignment import sign as sign_assignment
 from fleet.catalogue import FILES, Catalogue, make_root
 from fleet.director import Director
 from fleet.errors import CatalogueError, ReplayedAssignmentError, RolloutError, StaleTermError
+from fleet.federation import Federation
 from fleet.index import Index, Verdict, without
 from fleet.keys import load_public, load_signing_key, load_verifier, make_keys
 from fleet.lease import Authority, Lease, grant, sign
-from fleet.messages import EpisodeResult, Gossiped
+from fleet.messages import EpisodeResult, Gossiped, Pulled
 from fleet.revocation import revoke
 from fleet.rollout import RobotView
 from fleet.shipping import Cover, Place, coverage, covers, missing, ship
@@ -318,6 +321,79 @@ def test_F20_a_hub_that_is_lost_for_good_is_reported_with_what_only_it_held(pair
     pair.close()
     (line,) = audit(pair.path / "y")
     assert (line.held, line.declared_lost, line.missing, line.doubled) == (11 - gone, gone, 0, 0)
+
+
+def test_a_hub_that_lost_its_disk_is_filled_again_by_the_other(pair):
+    pair.start("x")
+    y = pair.start("y")
+    up = pair.robot("a", "x")
+    live(up, 10)
+    wait_for(lambda: y.hub.store.index.cursors("a", up.spool.epoch).get(EVENTS) == 10, "replicated")
+    wait_for(lambda: y.hub.federation.peers["x"].cover, "y heard what x holds")
+    assert up.finish(20.0)  # from here on nobody has it but y
+    pair.stop("x")
+    shutil.rmtree(pair.path / "x")
+    x = pair.start("x")
+    wait_for(lambda: x.hub.store.index.cursors("a", up.spool.epoch).get(EVENTS) == 10, "x has all ten again")
+    pair.close()
+    assert events(pair.path / "x") == events(pair.path / "y")
+
+
+def test_a_hub_goes_on_reading_another_ones_log_where_it_was(pair):
+    pair.start("x")
+    y = pair.start("y")
+    up = pair.robot("a", "x")
+    live(up, 10)
+    wait_for(lambda: y.hub.store.index.cursors("a", up.spool.epoch).get(EVENTS) == 10, "replicated")
+    wait_for(lambda: y.hub.federation.peers["x"].memory.place > (0, 0), "y knows how far it read")
+    pair.stop("y")
+    read = y.hub.federation.peers["x"].memory.place
+    y = pair.start("y", alone=True)
+    assert y.hub.federation.peers["x"].place == Place(*read)
+    pair.stop("y")
+    (pair.path / "y/log_id").unlink()  # another log of its own: it has nothing of what it read
+    y = pair.start("y", alone=True)
+    assert y.hub.federation.peers["x"].place == Place()
+    assert up.finish(20.0)
+
+
+def federation(folder, keys, merged):
+    """One without sockets, whose gateway notes what it merges."""
+    gateway = SimpleNamespace(merge=lambda record, payload: merged.append(record.seq), counters=Counter())
+    make_root(keys, datetime.now(UTC))
+    store = Store(folder / "own", hub="y")
+    return store, Federation(
+        "y", folder, keys, ["x"], store=store, gateway=gateway, director=None, authority=None, allow=None,
+        local_views=lambda now_s: {},
+    )  # fmt: skip
+
+
+def test_places_of_a_log_that_is_no_more_are_not_kept(tmp_path, keys):
+    merged = []
+    own, hubs = federation(tmp_path, keys, merged)
+    source = Store(tmp_path / "x", hub="x")
+    fill(source, range(1, 4))
+    data, place = ship(source.folder / "log", Place(), Place(*source.end), lambda record: False)
+    empty = msgspec.msgpack.encode({})
+    hubs.hear("x", Gossiped(hub="x", log="first", left=0), empty, 0.0)
+    answer = Pulled(log="first", segment=place.segment, offset=place.offset, more=False)
+    hubs.pull("x")
+    hubs.merge("x", answer, data, 0.0)
+    places = hubs.taken()
+    assert (places, merged) == ({"x": place}, [1, 2, 3])
+    hubs.hear("x", Gossiped(hub="x", log="second", left=0), empty, 0.0)  # while the group is under way
+    hubs.committed(places)
+    assert hubs.peers["x"].memory.place == (0, 0)
+    hubs.pull("x")
+    hubs.merge("x", msgspec.structs.replace(answer, log="second"), data, 0.0)
+    hubs.committed(hubs.taken())
+    assert hubs.peers["x"].memory.place == place
+    hubs.pull("x")
+    hubs.aborted()  # the answer under way follows on what was not kept
+    hubs.merge("x", Pulled(log="second", segment=9, offset=9, more=False), data, 0.0)
+    assert (hubs.peers["x"].place, len(merged)) == (place, 6)
+    own.close()
+    source.close()
 
 
 def test_revocations_keys_decisions_and_the_lease_reach_the_other_hub(pair, keys):
