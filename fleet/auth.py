@@ -2,8 +2,9 @@
 
 One thread answers; it knows three domains, "fleet" (robots on the allow list, and tokens that were not used yet), "hubs" (the other hubs) and
 "admin" (the operator's key). No key, an unknown or revoked key, an unknown domain, a malformed request or an exception inside: refused. The
-robot's name becomes the connection's User-Id, so every message carries an identity that its sender cannot choose. Removing a key stops new
-connections at once; live ones are stopped by asking `AllowList.admits` for every message, and cut by `fleet.kick`.
+robot's name and the hash of its key become the connection's User-Id, so every message carries an identity that its sender cannot choose. Removing
+a key stops new connections at once; live ones are stopped by asking `AllowList.admits` for every message (of the key, not only of the name: a
+robot that got a new key does not bring back who holds the old one), and cut by `fleet.kick`.
 """
 
 import logging
@@ -18,7 +19,7 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
-from fleet.enrol import ENROL, Kept, load_tokens, opens
+from fleet.enrol import ENROL, Kept, key_hash, load_tokens, opens
 from fleet.errors import KeyFileError, SelfTestError
 from fleet.keys import CurvePair, allow_files, expiry_of, load_allowed, load_hubs
 from fleet.revocation import load_revoked
@@ -55,6 +56,7 @@ class AllowList:
         self._names: frozenset[str] = frozenset()
         self._tokens: dict[str, Kept] = {}
         self._hubs: dict[bytes, str] = {}
+        self._users: frozenset[str] = frozenset()  # User-Ids of connections whose key or token counts now
         self._cut: set[str] = set()
         self.revoked: dict[bytes, bytes] = {}  # key -> the operator's document
         self.refused: dict[str, str] = {}
@@ -84,6 +86,10 @@ class AllowList:
         self._cut |= {name for key, name in self._robots.items() if key not in robots}
         self._robots, self.refused, self._stamp = robots, refused, stamp
         self._names = frozenset(robots.values())
+        self._users = frozenset(
+            {_user(name, key) for key, name in robots.items()}
+            | {f"{ENROL}{kept.robot}#{kept.key_sha256}" for kept in self._tokens.values()}
+        )
         return True
 
     def take_cut(self) -> set[str]:
@@ -97,11 +103,20 @@ class AllowList:
         return dict(self._robots)
 
     def admits(self, robot: str) -> bool:
-        """Whether a robot is still allowed; asked for every message. A token's connection is, until the token is used."""
+        """Whether a connection's User-Id is still allowed; asked for every message. A token's is, until the token is used.
+
+        A name without a key: whether any key of it counts.
+        """
+        if "#" in robot:
+            return robot in self._users
         if robot in self._names:
             return True
         name = robot.removeprefix(ENROL)
         return name != robot and any(kept.robot == name for kept in self._tokens.values())
+
+    def admits_hub(self, user_id: str) -> bool:
+        """As `admits`, of another hub's connection."""
+        return any(_user(name, key) == user_id for key, name in self._hubs.items() if key not in self.revoked)
 
     @property
     def names(self) -> frozenset[str]:
@@ -118,10 +133,10 @@ class AllowList:
             if not name and (robot := opens(self._tokens, key, self._utc_s())):
                 name = ENROL + robot
             why = "this key was revoked" if key in self.revoked else "this key is not on the allow list"
-            return Decision(200, "OK", name) if name else self._deny(why)
+            return Decision(200, "OK", _user(name, key)) if name else self._deny(why)
         if domain == HUBS:
             name = "" if key in self.revoked else self._hubs.get(key)
-            return Decision(200, "OK", name) if name else self._deny("not the key of a hub in hubs/")
+            return Decision(200, "OK", _user(name, key)) if name else self._deny("not the key of a hub in hubs/")
         return self._deny(f"unknown domain {domain!r}")
 
     def with_extra(self, key: bytes, name: str) -> "_Extra":
@@ -141,6 +156,10 @@ class AllowList:
             return None if None in found else tuple(sorted(found))  # type: ignore[type-var]
         except OSError:
             return None
+
+
+def _user(name: str, key: bytes) -> str:
+    return f"{name}#{key_hash(key)}"
 
 
 class _Extra:

@@ -90,7 +90,7 @@ def make_token(folder: Path, robot: str, now_s: float, *, life_s: float = TOKEN_
         pair=CurvePair(public=public, secret=secret),
     )
     (folder / "tokens").mkdir(parents=True, exist_ok=True, mode=0o700)
-    kept = Kept(robot=token.robot, key_sha256=_hash(public), expires_s=now_s + life_s)
+    kept = Kept(robot=token.robot, key_sha256=key_hash(public), expires_s=now_s + life_s)
     Disk().write_file(folder / f"tokens/{token.robot}.json", msgspec.json.encode(kept), mode=0o600)
     return token
 
@@ -110,7 +110,7 @@ def load_tokens(folder: Path) -> dict[str, Kept]:
 
 def opens(tokens: dict[str, Kept], key: bytes, now_s: float) -> str:
     """The robot a connection's key is a token of, "" when it is none or too old."""
-    kept = next((k for h, k in tokens.items() if hmac.compare_digest(h, _hash(key))), None)
+    kept = next((k for h, k in tokens.items() if hmac.compare_digest(h, key_hash(key))), None)
     return kept.robot if kept is not None and now_s < kept.expires_s else ""
 
 
@@ -153,7 +153,7 @@ def admit_key(folder: Path, identity: str, robot: str, key: bytes, now_s: float,
     for path in files.get(robot, []):
         expires_s = min(expiry_of(path), now_s + OVERLAP_S)
         disk.write_file(path, public_file(load_public(path), expires_s))
-    target = folder / f"allow/{robot}.{_hash(key)[:8]}.key"
+    target = folder / f"allow/{robot}.{key_hash(key)[:8]}.key"
     disk.write_file(target, public_file(key))
     return target
 
@@ -164,5 +164,6 @@ def trust_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(paths) if path.is_file()}
 
 
-def _hash(key: bytes) -> str:
+def key_hash(key: bytes) -> str:
+    """Under which a key is known where the key itself is not needed."""
     return hashlib.sha256(key).hexdigest()

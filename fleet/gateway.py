@@ -94,7 +94,7 @@ class Files(Protocol):
 class Door(Protocol):
     """What the gateway needs of the key folder."""
 
-    def enrol(self, identity: str, enrol: Enrol) -> Enrolled:
+    def enrol(self, connection: str, enrol: Enrol) -> Enrolled:
         """Let a new key in, or say why not."""
         ...
 
@@ -144,10 +144,20 @@ class Gateway:
     # --- from robots -------------------------------------------------------------------------------------------------
 
     def receive(self, routing_id: bytes, user_id: str, frames: list[bytes], now_s: float) -> list[Reply]:
-        """Answer one message."""
-        if not self._admits(user_id):
+        """Answer one message.
+
+        Args:
+            user_id: What the door said of the connection: NAME#HASH-OF-KEY.
+        """
+        connection, user_id = user_id, user_id.partition("#")[0]
+        if not self._admits(connection):
             self.counters["revoked"] += 1
-            self.to_kick += {routing_id, *self.roster.drop(user_id)}
+            session = self.roster.sessions.get(routing_id)
+            if (
+                session is not None and session.robot == user_id
+            ):  # only this one: the robot may be here with another key
+                del self.roster.sessions[routing_id]
+            self.to_kick.append(routing_id)
             return [self._err(routing_id, "revoked", "this key is no longer allowed")]
         try:
             received = decode(frames)
@@ -159,7 +169,7 @@ class Gateway:
             return [self._err(routing_id, "malformed", f"{type(error).__name__}: {error}")]
         message = received.message
         if isinstance(message, Enrol):
-            return [self._enrol(routing_id, user_id, message)]
+            return [self._enrol(routing_id, connection, message)]
         if user_id.startswith("!"):  # a token, which is good for one message only, or a connection of the hub's own
             return [self._err(routing_id, "identity", "this connection is for ENROL only")]
         self.roster.seen(user_id, now_s)
@@ -218,8 +228,8 @@ class Gateway:
             replies.append(self._err(replaced, "replaced", "the same key said hello from elsewhere"))
         return replies
 
-    def _enrol(self, routing_id: bytes, identity: str, enrol: Enrol) -> Reply:
-        answer = self._door.enrol(identity, enrol) if self._door else Enrolled(error="this hub changes no keys")
+    def _enrol(self, routing_id: bytes, connection: str, enrol: Enrol) -> Reply:
+        answer = self._door.enrol(connection, enrol) if self._door else Enrolled(error="this hub changes no keys")
         self.counters["enrol_refused" if answer.error else "enrolled"] += 1
         return self._to(routing_id, answer)
 

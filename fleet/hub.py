@@ -284,7 +284,11 @@ class Hub:
                 break
             routing_id, *rest = [frame.bytes for frame in frames]
             assert self._peers is not None
-            peer = str(frames[-1].get("User-Id"))
+            user_id = str(frames[-1].get("User-Id"))
+            if not self._allow.admits_hub(user_id):
+                self.gateway.counters["revoked"] += 1
+                continue
+            peer = user_id.partition("#")[0]
             try:
                 answer = self._peers.answer(peer, rest, now_s, self.catalogue)
             except (StoreSuspectError, StoreFullError, MemoryError):

@@ -27,8 +27,17 @@ class KeyFolder:
     def __init__(self, folder: Path, allow: AllowList, *, utc_s: Callable[[], float] = time.time) -> None:
         self._folder, self._allow, self._utc_s = folder, allow, utc_s
 
-    def enrol(self, identity: str, enrol: Enrol) -> Enrolled:
-        """Let a new key in, or say why not."""
+    def enrol(self, connection: str, enrol: Enrol) -> Enrolled:
+        """Let a new key in, or say why not.
+
+        Args:
+            connection: Who asks, as the door said: NAME#HASH-OF-KEY. Its key must count now, not only when the folder was last looked at.
+        """
+        identity = connection.partition("#")[0]
+        self._allow.refresh()
+        if not self._allow.admits(connection):
+            log.warning("a key of %s was not taken: its own is no longer allowed", identity)
+            return Enrolled(error="this key is no longer allowed")
         try:
             admit_key(self._folder, identity, enrol.robot, enrol.key, self._utc_s())
         except (TokenError, KeyFileError, OSError) as error:

@@ -1,5 +1,6 @@
 """Keys that come and go while the fleet works: tokens, changed keys, revoked keys; each guard shown to fire, over real sockets."""
 
+import contextlib
 import stat
 import time
 
@@ -10,11 +11,11 @@ from zmq.utils.monitor import recv_monitor_message
 
 from fleet import cli
 from fleet.auth import AllowList, Authenticator
-from fleet.enrol import ENROL, OVERLAP_S, admit_key, load_tokens, make_token, opens, parse_token
+from fleet.enrol import ENROL, OVERLAP_S, admit_key, key_hash, load_tokens, make_token, opens, parse_token
 from fleet.errors import ForgedDocumentError, HubAwayError, TokenError
-from fleet.keyring import enrol, rotate
+from fleet.keyring import KeyFolder, enrol, rotate
 from fleet.keys import bundle, load_allowed, load_public, load_robot_pair, load_signing_key, make_keys, next_hub_key
-from fleet.messages import EpisodeResult, Err, Hello, Welcome
+from fleet.messages import Enrol, EpisodeResult, Err, Hello, Welcome
 from fleet.revocation import Revocation, keep, load_revoked, revoke, sign
 from fleet.sockets import dial
 from fleet.wire import decode, encode
@@ -135,7 +136,7 @@ def test_when_the_old_keys_time_is_over_the_robot_comes_back_with_the_new_one(tm
     assert allow.take_cut() == {"a"}
     assert allow.admits("a")
     assert allow.decide("fleet", b"CURVE", load_public(keys / "robots/a.key")).status == 400
-    assert allow.decide("fleet", b"CURVE", new).user_id == "a"
+    assert allow.decide("fleet", b"CURVE", new).user_id == f"a#{key_hash(new)}"
 
 
 def test_the_hubs_key_changes_without_a_gap(tmp_path, keys):
@@ -201,6 +202,71 @@ def test_F15_a_revoked_robot_that_ignores_the_protocol_is_cut_off_and_the_others
     context.destroy(0)
 
 
+@contextlib.contextmanager
+def silent(hub, pair, hub_public, routing_id=b"\1" + b"s" * 15):
+    """A connection that came through the door and has said nothing; gives what asks over it."""
+    context = zmq.Context()
+    socket = dial(context, pair, hub_public, f"tcp://127.0.0.1:{hub.port}", routing_id)
+    monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    assert monitor.poll(20_000)
+
+    def ask(message):
+        socket.send_multipart(encode(message))
+        assert socket.poll(20_000)
+        return decode(socket.recv_multipart()).message
+
+    yield ask
+    for end in (monitor, socket):
+        end.close(0)
+    context.destroy(0)
+
+
+@pytest.mark.parametrize("message", [Hello(robot="a", epoch=1), Enrol(robot="a", key=zmq.curve_keypair()[0])], ids=type)
+def test_F15_a_revoked_key_that_kept_silent_does_not_come_back_with_the_robots_new_key(tmp_path, keys, hub, message):
+    old = load_robot_pair(keys, "a")
+    with silent(hub, old, load_public(keys / "hub.key")) as ask:
+        revoke(keys, "a", "stolen", time.time())
+        enrol(fresh_token(keys, hub, "a"), hub.address, tmp_path / "robot")
+        wait_for(lambda: hub.hub._allow.admits("a"), "the robot is in with its new key")
+        up = uplink(tmp_path / "spool", tmp_path / "robot", "a", hub.port)
+        wait_for(lambda: up.state == "joined", "it joined")
+        files = set((keys / "allow").iterdir())
+        answer = ask(message)
+        assert (type(answer), answer.code) == (Err, "revoked")
+        assert set((keys / "allow").iterdir()) == files
+        up.tell(RESULT)
+        assert up.finish(20.0)  # the one with the new key was not disturbed
+        assert up.counters.get("err_session", 0) == up.counters.get("err_revoked", 0) == 0
+
+
+def fresh_token(keys, hub, robot):
+    token = make_token(keys, robot, time.time())
+    wait_for(lambda: opens(hub.hub._allow._tokens, token.pair.public, time.time()), "the hub saw the token")
+    return token
+
+
+def test_a_token_that_was_replaced_does_not_enrol_by_the_one_that_replaced_it(keys, hub):
+    first = fresh_token(keys, hub, "new")
+    with silent(hub, first.pair, first.hub_public) as ask:
+        fresh_token(keys, hub, "new")
+        answer = ask(Enrol(robot="new", key=zmq.curve_keypair()[0]))
+        assert (type(answer), answer.code) == (Err, "revoked")
+    assert not list((keys / "allow").glob("new*"))
+    assert list((keys / "tokens").iterdir())
+
+
+def test_a_key_that_goes_between_two_looks_at_the_folder_lets_no_other_in(keys):
+    allow = AllowList(keys, b"")
+    me = allow.decide("fleet", b"CURVE", load_public(keys / "allow/a.key")).user_id
+    assert allow.admits(me)
+    revoke(keys, "a", "stolen", 5.0)
+    admit_key(keys, ENROL + "a", "a", _with_token(keys, "a"), 6.0)
+    assert allow.admits(me)  # not looked at yet
+    answer = KeyFolder(keys, allow).enrol(me, Enrol(robot="a", key=zmq.curve_keypair()[0]))
+    assert answer.error == "this key is no longer allowed"
+    assert len(list((keys / "allow").glob("a*"))) == 1
+
+
 def test_a_revoked_key_stays_out_even_if_its_file_comes_back(keys):
     saved = (keys / "allow/a.key").read_bytes()
     (done,) = revoke(keys, "a", "lost", 5.0)
@@ -239,7 +305,7 @@ def test_the_door_for_hubs_opens_for_hubs_only(keys):
     allow = AllowList(keys, b"admin-key")
     context = zmq.Context()
     authenticator = Authenticator(context, allow)
-    assert allow.decide("hubs", b"CURVE", load_public(keys / "hubs/x.key")).user_id == "x"
+    assert allow.decide("hubs", b"CURVE", load_public(keys / "hubs/x.key")).user_id.startswith("x#")
     assert allow.decide("hubs", b"CURVE", load_public(keys / "allow/a.key")).status == 400
     assert allow.decide("fleet", b"CURVE", load_public(keys / "hubs/x.key")).status == 400
     authenticator.close()

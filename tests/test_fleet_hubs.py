@@ -439,6 +439,14 @@ def test_a_bad_key_file_or_section_holds_up_nothing_else(pair):
     assert federation._gateway.counters["bad_gossip"] == before + 4
 
 
+def test_a_hub_whose_key_was_taken_away_is_not_answered_any_more(pair):
+    x = pair.start("x")
+    pair.start("y")
+    wait_for(lambda: x.hub.federation.peers["y"].have, "they talk")
+    (pair.keys["x"] / "hubs/y.key").unlink()
+    wait_for(lambda: x.gateway.counters["revoked"] > 0, "y's next question was not answered")
+
+
 def test_an_address_may_name_its_hub():
     assert parse_hub("north@10.0.0.2:5570") == HubAddress(host="10.0.0.2", port=5570, name="north")
     assert str(parse_hub("127.0.0.1:5570")) == "127.0.0.1:5570"

@@ -8,6 +8,7 @@ import zmq.auth
 from zmq.utils import z85
 
 from fleet.auth import AllowList, Authenticator, admitted, answer, secure_client, secure_server, self_test
+from fleet.enrol import key_hash
 from fleet.errors import KeyFileError, LooseSecretError, SelfTestError
 from fleet.keys import (
     CurvePair,
@@ -142,10 +143,11 @@ def test_whatever_is_wrong_with_a_request_it_is_refused(keys, frames, status):
     assert reply[4] == b""  # no identity
 
 
-def test_a_known_key_gets_the_robots_name_as_identity(keys):
-    key = z85.decode(load_public(keys / "allow/a.key"))
+def test_a_known_key_gets_the_robots_name_and_its_own_hash_as_identity(keys):
+    public = load_public(keys / "allow/a.key")
+    key = z85.decode(public)
     allow = AllowList(keys, b"admin-key")
-    assert answer(allow, zap(credentials=(key,)))[2:5:2] == [b"200", b"a"]
+    assert answer(allow, zap(credentials=(key,)))[2:5:2] == [b"200", f"a#{key_hash(public)}".encode()]
     assert answer(allow, zap(domain=b"admin", credentials=(key,)))[2] == b"400"
 
 
@@ -217,5 +219,5 @@ def test_messages_carry_an_identity_the_sender_cannot_choose(door, keys):
     client.send(b"hi")
     assert server.poll(3000)
     frames = server.recv_multipart(copy=False)
-    assert frames[-1].get("User-Id") == "a"
+    assert frames[-1].get("User-Id") == f"a#{key_hash(load_public(keys / 'allow/a.key'))}"
     client.close(0)
