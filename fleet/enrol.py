@@ -20,11 +20,12 @@ import zmq
 from zmq.utils import z85
 
 from fleet.disk import Disk
-from fleet.errors import TokenError
+from fleet.errors import KeyFileError, TokenError
 from fleet.keys import CurvePair, allow_files, checked_name, expiry_of, load_hub_public, load_public, public_file
 
 ENROL = "!enrol:"  # what the identity of a token's connection begins with; no robot can be called that
 OVERLAP_S = 24 * 3600.0
+MAX_KEYS = 3  # of one robot that count at a time: the one in use, the one before it, and one whose change was cut off
 TOKEN_S = 3600.0
 _PREFIX = "flx1"
 
@@ -126,7 +127,7 @@ def admit_key(folder: Path, identity: str, robot: str, key: bytes, now_s: float,
         key: New public key, Z85.
 
     Raises:
-        TokenError: For another robot, the token is gone or too old, or what was sent is no key or somebody's already.
+        TokenError: For another robot, the token is gone or too old, the robot has `MAX_KEYS` already, or what was sent is no key or somebody's.
     """
     disk = disk or Disk()
     if robot != identity.removeprefix(ENROL):
@@ -136,13 +137,27 @@ def admit_key(folder: Path, identity: str, robot: str, key: bytes, now_s: float,
             raise ValueError("length")
     except (ValueError, KeyError, struct.error) as error:
         raise TokenError(f"expected a public key of 40 characters, got {len(key)}") from error
-    files = allow_files(folder)
-    for other, paths in files.items():
+    present: dict[Path, bytes] = {}  # the robot's own keys that count
+    for other, paths in allow_files(folder).items():
         for path in paths:
-            if load_public(path) == key:
+            try:
+                held = load_public(path)
+            except KeyFileError:
+                continue  # it lets nobody in, and keeps nobody out
+            if held == key:
                 if other == robot:
                     return path  # asked twice: the answer was lost
                 raise TokenError("this key is another robot's; make a fresh one")
+            if other == robot:
+                present[path] = held
+    for path in [p for p in present if expiry_of(p) <= now_s]:
+        disk.unlink(path)
+        del present[path]
+    if len(present) >= MAX_KEYS:
+        raise TokenError(
+            f"{robot!r} has {len(present)} keys that count already; wait until one's time is over ({OVERLAP_S / 3600.0:g} h), or revoke them: "
+            f"flexor fleet revoke {robot}"
+        )
     if identity.startswith(ENROL):
         path = folder / f"tokens/{robot}.json"
         kept = next((k for k in load_tokens(folder).values() if k.robot == robot), None)
@@ -150,9 +165,9 @@ def admit_key(folder: Path, identity: str, robot: str, key: bytes, now_s: float,
             raise TokenError(f"the token of {robot!r} is used or too old; do: flexor fleet token {robot}")
         disk.unlink(path)
         disk.sync_folder(path.parent)
-    for path in files.get(robot, []):
-        expires_s = min(expiry_of(path), now_s + OVERLAP_S)
-        disk.write_file(path, public_file(load_public(path), expires_s))
+    for path, held in present.items():
+        if expiry_of(path) > now_s + OVERLAP_S:
+            disk.write_file(path, public_file(held, now_s + OVERLAP_S))
     target = folder / f"allow/{robot}.{key_hash(key)[:8]}.key"
     disk.write_file(target, public_file(key))
     return target

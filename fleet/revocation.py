@@ -6,7 +6,10 @@ A revoked key stays out even if a file of it comes back to `allow/` (from a back
 new key: `flexor fleet token NAME`.
 """
 
+import contextlib
 import hashlib
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -19,6 +22,8 @@ from fleet.signed import seal, unseal
 from robot.errors import UnknownNameError
 
 CONTEXT = b"flexor revocation 1\0"
+SETTLE_S = 1.0  # a hub takes a key in far less; it looks at the folder first
+MAX_LOOKS = 10
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,8 +80,22 @@ def load_revoked(folder: Path) -> tuple[dict[bytes, bytes], dict[str, str]]:
     return found, bad
 
 
-def revoke(folder: Path, robot: str, why: str, now_s: float, *, disk: Disk | None = None) -> list[Revocation]:
+def revoke(
+    folder: Path,
+    robot: str,
+    why: str,
+    now_s: float,
+    *,
+    disk: Disk | None = None,
+    pause: Callable[[float], None] = time.sleep,
+) -> list[Revocation]:
     """Revoke every key of a robot. A running hub that reads this folder cuts its connections within a second.
+
+    Who holds a key may be changing it right now: so the folder is looked at again after `SETTLE_S`, until nothing of the robot is in it. A key that
+    was let in by one that is revoked must have come before the hub knew, and is found then.
+
+    Args:
+        pause: Waits some seconds.
 
     Raises:
         UnknownNameError: The robot has no key here; those who have are listed.
@@ -85,15 +104,17 @@ def revoke(folder: Path, robot: str, why: str, now_s: float, *, disk: Disk | Non
     files = allow_files(folder)
     if robot not in files:
         raise UnknownNameError(f"robot in {folder}/allow", robot, sorted(files))
-    signer, done = load_signing_key(folder, "operator"), []
-    for path in files[robot]:
-        try:
-            key = load_public(path)
-        except KeyFileError:
-            path.unlink()  # it let nobody in
-            continue
-        revocation = Revocation(key=key.decode(), robot=robot, why=why, time_s=now_s)
-        keep(folder, sign(revocation, signer), revocation, disk=disk)
-        path.unlink()
-        done.append(revocation)
+    signer = load_signing_key(folder, "operator")
+    done: list[Revocation] = []
+    for _ in range(MAX_LOOKS):
+        for path in allow_files(folder).get(robot, []):
+            with contextlib.suppress(KeyFileError):  # one that is no key let nobody in
+                revocation = Revocation(key=load_public(path).decode(), robot=robot, why=why, time_s=now_s)
+                keep(folder, sign(revocation, signer), revocation, disk=disk)
+                if all(revocation.key != before.key for before in done):
+                    done.append(revocation)
+            path.unlink(missing_ok=True)
+        pause(SETTLE_S)
+        if robot not in allow_files(folder):
+            break
     return done

@@ -11,12 +11,22 @@ from zmq.utils.monitor import recv_monitor_message
 
 from fleet import cli
 from fleet.auth import AllowList, Authenticator
+from fleet.disk import Disk
 from fleet.enrol import ENROL, OVERLAP_S, admit_key, key_hash, load_tokens, make_token, opens, parse_token
 from fleet.errors import ForgedDocumentError, HubAwayError, TokenError
 from fleet.keyring import KeyFolder, enrol, rotate
-from fleet.keys import bundle, load_allowed, load_public, load_robot_pair, load_signing_key, make_keys, next_hub_key
+from fleet.keys import (
+    bundle,
+    load_allowed,
+    load_public,
+    load_robot_pair,
+    load_signing_key,
+    make_keys,
+    next_hub_key,
+    public_file,
+)
 from fleet.messages import Enrol, EpisodeResult, Err, Hello, Welcome
-from fleet.revocation import Revocation, keep, load_revoked, revoke, sign
+from fleet.revocation import SETTLE_S, Revocation, keep, load_revoked, revoke, sign
 from fleet.sockets import dial
 from fleet.wire import decode, encode
 from robot.errors import UnknownNameError
@@ -137,6 +147,24 @@ def test_when_the_old_keys_time_is_over_the_robot_comes_back_with_the_new_one(tm
     assert allow.admits("a")
     assert allow.decide("fleet", b"CURVE", load_public(keys / "robots/a.key")).status == 400
     assert allow.decide("fleet", b"CURVE", new).user_id == f"a#{key_hash(new)}"
+
+
+def test_a_robot_has_few_keys_at_a_time_and_those_that_ended_are_cleared_away(keys, monkeypatch):
+    (keys / "allow/b.broken.key").write_bytes(b"\xff")  # hinders nobody
+    mine = [admit_key(keys, "a", "a", zmq.curve_keypair()[0], 1000.0 + n) for n in range(2)]
+    with pytest.raises(TokenError, match="has 3 keys that count already"):
+        admit_key(keys, "a", "a", zmq.curve_keypair()[0], 1002.0)
+    make_token(keys, "a", 1002.0)
+    with pytest.raises(TokenError, match="has 3 keys"):
+        admit_key(keys, ENROL + "a", "a", zmq.curve_keypair()[0], 1002.0)
+    assert list((keys / "tokens").iterdir())  # the token was not spent on it
+    disk = Disk()
+    written = []
+    monkeypatch.setattr(disk, "write_file", lambda path, data, **_: written.append(path))
+    later_s = 1001.5 + OVERLAP_S
+    third = admit_key(keys, "a", "a", zmq.curve_keypair()[0], later_s, disk=disk)
+    assert written == [mine[1], third]  # one ends from now on, one is new; what ended is gone
+    assert {p for p in (keys / "allow").glob("a*")} == {mine[1]}
 
 
 def test_the_hubs_key_changes_without_a_gap(tmp_path, keys):
@@ -265,6 +293,20 @@ def test_a_key_that_goes_between_two_looks_at_the_folder_lets_no_other_in(keys):
     answer = KeyFolder(keys, allow).enrol(me, Enrol(robot="a", key=zmq.curve_keypair()[0]))
     assert answer.error == "this key is no longer allowed"
     assert len(list((keys / "allow").glob("a*"))) == 1
+
+
+def test_revoking_looks_again_for_keys_that_came_in_meanwhile(keys):
+    waited = []
+
+    def pause(seconds):
+        waited.append(seconds)
+        if len(waited) < 3:  # the thief was faster
+            (keys / f"allow/a.late{len(waited)}.key").write_bytes(public_file(zmq.curve_keypair()[0]))
+
+    assert len(revoke(keys, "a", "stolen", 5.0, pause=pause)) == 3
+    assert waited == [SETTLE_S] * 3
+    assert not list((keys / "allow").glob("a*"))
+    assert len(load_revoked(keys)[0]) == 3
 
 
 def test_a_revoked_key_stays_out_even_if_its_file_comes_back(keys):
