@@ -34,6 +34,8 @@ from fleet.wire import MAX_PAYLOAD_BYTES
 log = logging.getLogger(__name__)
 
 AWAY_AFTER_S = 10.0
+MAX_ANSWER_BYTES = MAX_PAYLOAD_BYTES - 4096  # sections of one answer, compressed
+CONTRACT = "contract "  # each is a section of its own, so that many of them fit: this and its hash
 MAX_SECTION_BYTES = 32 << 20  # after decompression
 
 
@@ -102,13 +104,18 @@ class Federation:
         """Sections the asker does not have as they are now."""
         new = {n: data for n, data in self._sections(now_s).items() if gossip.have.get(n) != _digest(data)}
         sent: dict[str, bytes] = {}
-        room = MAX_PAYLOAD_BYTES - 4096
+        room, left = MAX_ANSWER_BYTES, 0
         for section, data in new.items():
             packed = zlib.compress(data, 1)
-            if len(packed) <= room:
+            size = len(packed) + 128  # and its name
+            if size <= room:
                 sent[section] = packed
-                room -= len(packed) + 64
-        answer = Gossiped(hub=self.name, log=self._store.log_id, left=len(new) - len(sent))
+                room -= size
+            elif size <= MAX_ANSWER_BYTES:
+                left += 1
+            else:  # it never will fit: to be asked again at once for it would hold up the log
+                self._gateway.counters["section_too_large"] += 1
+        answer = Gossiped(hub=self.name, log=self._store.log_id, left=left)
         return answer, msgspec.msgpack.encode(sent)
 
     def pulled(self, peer: str, pull: Pull) -> tuple[Pulled, bytes]:
@@ -256,7 +263,7 @@ class Federation:
                 with contextlib.suppress(OSError, UnicodeDecodeError, KeyFileError):
                     keys[path.stem] = (checked_name(robot), path.read_text())
         views = {robot: view for robot, view in self._local_views(now_s).items() if view.online}
-        contracts = {path.stem: path.read_text() for path in sorted((self._folder / "contracts").glob("*.json"))}
+        contracts = sorted((self._folder / "contracts").glob("*.json"))
         return {
             "lease": self._director.lease()[1],
             "revoked": pack(sorted(self._allow.revoked.values())),
@@ -265,7 +272,7 @@ class Federation:
             "robots": pack(dict(sorted(views.items()))),
             "lines": pack(shipping.coverage(self._store.index)),
             "catalogue": pack(mirror.listing(self._folder / "catalogue")),
-            "contracts": pack(contracts),
+            **{f"{CONTRACT}{path.stem}": path.read_bytes() for path in contracts},
         }
 
     def _take(self, peer: Peer, section: str, data: bytes) -> None:
@@ -286,10 +293,8 @@ class Federation:
             peer.cover = {cover.key: cover for cover in unpack(data, type=list[Cover])}
         elif section == "catalogue":
             peer.files = unpack(data, type=dict[str, str])
-        elif section == "contracts":
-            for text in unpack(data, type=dict[str, str]).values():
-                if hashlib.sha256(text.encode()).hexdigest() not in self._store.contracts():
-                    self._store.add_contract(text)
+        elif section.startswith(CONTRACT) and hashlib.sha256(data).hexdigest() not in self._store.contracts():
+            self._store.add_contract(data.decode())
 
     def _bad_gossip(self, name: str, what: str, error: Exception) -> None:
         self._gateway.counters["bad_gossip"] += 1

@@ -26,6 +26,7 @@ ANSWER_S = 5.0  # no answer for so long: dial again
 SAVE_S = 5.0
 FULL_BYTES = 8 << 20  # waiting for the disk: then peers' logs wait too
 PIECE_BYTES = 512 << 10
+EMPTY = b"\x80"  # no sections: msgpack of {}
 
 
 @dataclass(kw_only=True)
@@ -153,7 +154,8 @@ class Peers:
     def _take(self, name: str, line: _Line, received: Received, now_s: float) -> None:
         message = received.message
         if isinstance(message, Gossiped):
-            line.gossip_s = now_s + (GOSSIP_S if not message.left else 0.0)
+            hurry = message.left and received.payload != EMPTY  # nothing came: more of that must not hold up the log
+            line.gossip_s = now_s + (0.0 if hurry else GOSSIP_S)
             self._federation.hear(name, message, received.payload, now_s)
         elif isinstance(message, Pulled):
             line.pull_s = 0.0 if message.more else now_s + PULL_S

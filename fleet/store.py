@@ -11,6 +11,7 @@ writes the suspect file anew instead of trusting pages the kernel may have dropp
 
 import contextlib
 import hashlib
+import logging
 import mmap
 import os
 import time
@@ -41,9 +42,12 @@ from fleet.segment import (
     walk,
 )
 
+log = logging.getLogger(__name__)
+
 RESERVE_BYTES = 256 << 20  # kept free for the last commit and the index
 LOOK_S = 0.05  # between looks at the free space; what comes in meanwhile is far less than the reserve
 MAX_QUARANTINE_FILES = 1000
+MAX_CONTRACTS = 256  # a fleet has one per robot model and task; a robot that sends made-up ones must not fill the disk
 
 
 @dataclass(slots=True)
@@ -177,8 +181,11 @@ class Store:
         return {p.stem for p in (self.folder / "contracts").glob("*.json")}
 
     def add_contract(self, text: str) -> str:
-        """Keep a contract under its hash; returns the hash."""
+        """Keep a contract under its hash; returns the hash. Where there are too many it is not kept: columns then have numbers, not names."""
         sha256 = hashlib.sha256(text.encode()).hexdigest()
+        if len(held := self.contracts()) >= MAX_CONTRACTS and sha256 not in held:
+            log.warning("contract %s was not kept: %d are held already", sha256[:12], len(held))
+            return sha256
         self._disk.write_file(self.folder / "contracts" / f"{sha256}.json", text.encode())
         return sha256
 

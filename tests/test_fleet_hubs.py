@@ -1,5 +1,7 @@
 """Several hubs: each goes on alone, what they hold merges as a set, and one directs. Pure parts first, then real hubs, cut apart and healed."""
 
+import base64
+import hashlib
 import shutil
 import time
 import zlib
@@ -24,7 +26,7 @@ from fleet.federation import Federation
 from fleet.index import Index, Verdict, without
 from fleet.keys import load_public, load_signing_key, load_verifier, make_keys
 from fleet.lease import Authority, Lease, grant, sign
-from fleet.messages import EpisodeResult, Gossiped, Pulled
+from fleet.messages import EpisodeResult, Gossip, Gossiped, Pulled
 from fleet.revocation import revoke
 from fleet.rollout import RobotView
 from fleet.shipping import Cover, Place, coverage, covers, missing, ship
@@ -396,6 +398,48 @@ def test_places_of_a_log_that_is_no_more_are_not_kept(tmp_path, keys):
     source.close()
 
 
+def test_sections_too_large_for_an_answer_do_not_hold_up_the_rest(tmp_path, keys, monkeypatch):
+    rng = np.random.default_rng(0)
+    own, hubs = federation(tmp_path, keys, [])
+    sections = {"big": rng.bytes(2 << 20), "one": rng.bytes(700_000), "two": rng.bytes(700_000), "lease": b"x"}
+    monkeypatch.setattr(hubs, "_sections", lambda now_s: sections)
+    answer, payload = hubs.gossiped(Gossip(), 0.0)
+    sent = set(msgspec.msgpack.decode(payload, type=dict[str, bytes]))
+    assert (sent, answer.left) == ({"one", "lease"}, 1)
+    have = {section: hashlib.blake2b(sections[section], digest_size=16).digest() for section in sent}
+    answer, payload = hubs.gossiped(Gossip(have=have), 0.0)
+    assert (set(msgspec.msgpack.decode(payload)), answer.left) == ({"two"}, 0)
+    assert hubs._gateway.counters["section_too_large"] == 2
+    own.close()
+
+
+def test_a_hub_that_always_has_more_to_tell_and_tells_nothing_is_still_read(pair):
+    x = pair.start("x")
+    real = x.hub.federation.gossiped
+    x.hub.federation.gossiped = lambda gossip, now_s: (
+        msgspec.structs.replace((answer := real(gossip, now_s))[0], left=1),
+        answer[1],
+    )
+    y = pair.start("y")
+    up = pair.robot("a", "x")
+    live(up, 10)
+    wait_for(lambda: y.hub.store.index.cursors("a", up.spool.epoch).get(EVENTS) == 10, "replicated")
+    assert up.finish(20.0)
+
+
+def test_many_contracts_reach_the_other_hub_and_no_more_than_are_kept(pair, tmp_path, monkeypatch, caplog):
+    rng = np.random.default_rng(0)
+    x, y = pair.start("x"), pair.start("y")
+    texts = [base64.b64encode(rng.bytes(43_000)).decode() for _ in range(40)]  # 1.7 MB, as a hostile robot would send
+    held = {x.hub.store.add_contract(text) for text in texts}
+    wait_for(lambda: y.hub.store.contracts() == held, "all of them")
+    monkeypatch.setattr("fleet.store.MAX_CONTRACTS", 40)
+    x.hub.store.add_contract("one more")
+    x.hub.store.add_contract(texts[0])
+    assert x.hub.store.contracts() == held
+    assert "was not kept: 40 are held already" in caplog.text
+
+
 def test_revocations_keys_decisions_and_the_lease_reach_the_other_hub(pair, keys):
     x, y = pair.start("x"), pair.start("y")
     up = pair.robot("b", "y")
@@ -429,7 +473,7 @@ def test_a_bad_key_file_or_section_holds_up_nothing_else(pair):
     federation = y.hub.federation
     pair.stop("y")
     good, bad = msgspec.msgpack.encode({}), msgspec.msgpack.encode({"../d": ("d", ""), "d": ("e", "")})
-    sections = {n: zlib.compress(d) for n, d in (("contracts", b"\xc1"), ("keys", bad), ("robots", good))}
+    sections = {n: zlib.compress(d) for n, d in (("lines", b"\xc1"), ("keys", bad), ("robots", good))}
     peer = federation.peers["x"]
     peer.have, before = {}, federation._gateway.counters["bad_gossip"]
     federation.hear("x", Gossiped(hub="x", log=peer.memory.log), msgspec.msgpack.encode(sections), 0.0)
