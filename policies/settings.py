@@ -72,7 +72,7 @@ BODY = {
     ),
 }
 # Walking begins without pushes: a body that is pushed over within seconds learns to stand and nothing else.
-WALKING = {**BODY, "level_steps": (2_000_000,)}
+WALKING = {**BODY, "level_steps": (1_000_000,)}
 # Objects in the hand: relative targets at 20 Hz, drops end the episode.
 IN_HAND = {
     "num_envs": 32,
