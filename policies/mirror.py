@@ -7,7 +7,6 @@ A contract with an element that has no rule here has no mirror: a wrong one woul
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +15,6 @@ from torch import Tensor
 from robot.contract import Contract, Term
 from robot.description.model import Joint, RobotModel
 from robot.description.rotation import rpy_matrix
-
-if TYPE_CHECKING:
-    pass
 
 OTHER_SIDE = {"left": "right", "right": "left"}
 # Of a rotation axis under y -> -y: an axial vector keeps y and turns x and z.

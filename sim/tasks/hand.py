@@ -1,5 +1,6 @@
 """What the tasks with an object in the hand share: their terms, their action, and what is true of an object."""
 
+from abc import abstractmethod
 from math import sqrt
 
 import numpy as np
@@ -66,9 +67,9 @@ class HandTask(Task):
         self.rows = np.array([model.index(name) for name in self.moved])
         self.base_m = np.array([0.0, 0.0, model.base_height_m])
 
+    @abstractmethod
     def task_terms(self) -> tuple[Term, ...]:
         """Terms of the observation between the joints' and the previous action."""
-        raise NotImplementedError
 
     def contract(self) -> Contract:
         model, moved = self.model, self.moved
