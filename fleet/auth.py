@@ -21,7 +21,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from fleet.enrol import ENROL, Kept, key_hash, load_tokens, opens
 from fleet.errors import KeyFileError, SelfTestError
-from fleet.keys import CurvePair, allow_files, expiry_of, load_allowed, load_hubs
+from fleet.keys import MARK, CurvePair, allow_files, expiry_of, load_allowed, load_hubs
 from fleet.revocation import load_revoked
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,8 @@ class AllowList:
             return False
         self._expires_s = math.inf
         try:
-            robots, refused = load_allowed(self._folder, now_s)
             self.revoked, bad = load_revoked(self._folder)
+            robots, refused = load_allowed(self._folder, now_s, {key_hash(key)[:MARK] for key in self.revoked})
             self._hubs, strange = load_hubs(self._folder)
             self._tokens = load_tokens(self._folder)
             ends = [expiry_of(p) for paths in allow_files(self._folder).values() for p in paths]

@@ -21,10 +21,21 @@ from zmq.utils import z85
 
 from fleet.disk import Disk
 from fleet.errors import KeyFileError, TokenError
-from fleet.keys import CurvePair, allow_files, checked_name, expiry_of, load_hub_public, load_public, public_file
+from fleet.keys import (
+    MARK,
+    CurvePair,
+    allow_files,
+    checked_name,
+    expiry_of,
+    load_hub_public,
+    load_public,
+    public_file,
+    vouchers_in,
+)
 
 ENROL = "!enrol:"  # what the identity of a token's connection begins with; no robot can be called that
 OVERLAP_S = 24 * 3600.0
+MAX_VOUCHERS = 200  # changes by the key before, after which a token is needed: what a key file lists stays small
 MAX_KEYS = 3  # of one robot that count at a time: the one in use, the one before it, and one whose change was cut off
 TOKEN_S = 3600.0
 _PREFIX = "flx1"
@@ -122,7 +133,8 @@ def admit_key(folder: Path, identity: str, robot: str, key: bytes, now_s: float,
 
     Args:
         folder: The hub's key folder.
-        identity: Who is asking, as the door said: "!enrol:NAME" or a robot's name.
+        identity: Who is asking, as the door said: "!enrol:NAME" or a robot's name, with #HASH-OF-KEY behind it. The new key's file names that key
+            and those it came by itself: where one of them is revoked, also later or on another hub, the new one does not count.
         robot: Whose key it is to be; nobody speaks for somebody else.
         key: New public key, Z85.
 
@@ -130,6 +142,7 @@ def admit_key(folder: Path, identity: str, robot: str, key: bytes, now_s: float,
         TokenError: For another robot, the token is gone or too old, the robot has `MAX_KEYS` already, or what was sent is no key or somebody's.
     """
     disk = disk or Disk()
+    identity, _, voucher = identity.partition("#")
     if robot != identity.removeprefix(ENROL):
         raise TokenError(f"{identity} asked for a key of {robot!r}; only one's own")
     try:
@@ -165,11 +178,19 @@ def admit_key(folder: Path, identity: str, robot: str, key: bytes, now_s: float,
             raise TokenError(f"the token of {robot!r} is used or too old; do: flexor fleet token {robot}")
         disk.unlink(path)
         disk.sync_folder(path.parent)
+    vouchers: tuple[str, ...] = ()
+    if not identity.startswith(ENROL):
+        before = next(
+            (vouchers_in(path.read_text()) for path, held in present.items() if key_hash(held) == voucher), ()
+        )
+        vouchers = (*before, voucher[:MARK]) if voucher else before
+        if len(vouchers) > MAX_VOUCHERS:
+            raise TokenError(f"the key of {robot!r} was changed {MAX_VOUCHERS} times; do: flexor fleet token {robot}")
     for path, held in present.items():
         if expiry_of(path) > now_s + OVERLAP_S:
-            disk.write_file(path, public_file(held, now_s + OVERLAP_S))
+            disk.write_file(path, public_file(held, now_s + OVERLAP_S, vouchers_in(path.read_text())))
     target = folder / f"allow/{robot}.{key_hash(key)[:8]}.key"
-    disk.write_file(target, public_file(key))
+    disk.write_file(target, public_file(key, vouchers=vouchers))
     return target
 
 

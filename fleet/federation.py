@@ -320,10 +320,11 @@ class Federation:
             try:
                 if stem.partition(".")[0] != checked_name(robot) or path.name != f"{stem}.key":
                     raise KeyFileError(f"allow/{stem}.key is not of {robot!r}")
+                expires_s = expiry_in(text)
             except KeyFileError as error:
                 self._bad_gossip(peer, "keys", error)
                 continue
-            if not path.exists() or expiry_in(text) < expiry_of(path):
+            if not path.exists() or expires_s < expiry_of(path):
                 self._disk.write_file(path, text.encode())
         self._allow.refresh()
 

@@ -18,6 +18,7 @@ from fleet.segment import KeyRange, roll
 from fleet.wire import TOMBSTONE
 
 Key = tuple[str, int, int]  # robot, epoch, stream
+MAX_HOLES = 256  # per line; the oldest of more is given up: what another hub holds of it is not taken any more
 RECENT = 256  # checksums kept per line to tell a resent record from another one under the same number
 
 
@@ -77,6 +78,7 @@ class Index:
         self.conflicts = 0
         self.doubled = 0  # records found twice in the log: must stay 0
         self.damaged = 0  # records in the log whose bytes are bad
+        self.holes_given_up = 0  # ranges that were declared lost and can no longer be filled by another hub
         self.digest_breaks = 0  # tombstones whose digest does not continue ours
 
     def cursors(self, robot: str, epoch: int) -> dict[int, int]:
@@ -154,7 +156,7 @@ class Index:
                 payload_bytes=old.payload_bytes + r.payload_bytes,
                 items=old.items + r.items,
                 lost_items=old.lost_items + r.lost_items,
-                holes=r.holes,
+                holes=self._bounded(r.holes),
             )
             if r.last_crc:
                 line.recent.append((r.last, r.last_crc))
@@ -173,9 +175,8 @@ class Index:
                 return Mark(seq, digest, records, mark.lost, size, items, mark.lost_items, mark.holes)
             # It was declared lost, and another hub had it: the cursor and its digest are behind it already.
             lost_items = max(0, mark.lost_items - items + mark.items)
-            return Mark(
-                mark.seq, mark.digest, records, mark.lost - 1, size, items, lost_items, without(mark.holes, seq)
-            )
+            holes = self._bounded(without(mark.holes, seq))
+            return Mark(mark.seq, mark.digest, records, mark.lost - 1, size, items, lost_items, holes)
         stone = read_stone(payload, seq)
         assert stone is not None  # it was judged
         if stone.first == mark.seq + 1 and stone.digest_before != mark.digest:
@@ -186,8 +187,13 @@ class Index:
             digest=stone.digest_after,
             lost=mark.lost + lost,
             lost_items=mark.lost_items + stone.items * lost // covered,
-            holes=(*mark.holes, (mark.seq + 1, seq)),
+            holes=self._bounded(_with(mark.holes, mark.seq + 1, seq)),
         )
+
+    def _bounded(self, holes: Holes) -> Holes:
+        """The newest ranges: a robot that declares every second record lost must not fill the hub's memory."""
+        self.holes_given_up += max(0, len(holes) - MAX_HOLES)
+        return holes[-MAX_HOLES:]
 
 
 def read_stone(payload: bytes, seq: int) -> Tombstone | None:
@@ -207,6 +213,13 @@ def possible(ranges: Iterable[KeyRange]) -> bool:
 def in_holes(holes: Holes, seq: int) -> bool:
     """Whether a number lies in one of some ranges."""
     return any(first <= seq <= last for first, last in holes)
+
+
+def _with(holes: Holes, first: int, last: int) -> Holes:
+    """The ranges and one behind them; it goes on from the last where they meet."""
+    if holes and holes[-1][1] == first - 1:
+        return (*holes[:-1], (holes[-1][0], last))
+    return (*holes, (first, last))
 
 
 def without(holes: Holes, seq: int) -> Holes:

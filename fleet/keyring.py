@@ -39,7 +39,7 @@ class KeyFolder:
             log.warning("a key of %s was not taken: its own is no longer allowed", identity)
             return Enrolled(error="this key is no longer allowed")
         try:
-            admit_key(self._folder, identity, enrol.robot, enrol.key, self._utc_s())
+            admit_key(self._folder, connection, enrol.robot, enrol.key, self._utc_s())
         except (TokenError, KeyFileError, OSError) as error:
             log.warning("a key of %s was not taken: %s", identity, error)
             return Enrolled(error=str(error))

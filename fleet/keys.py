@@ -4,7 +4,8 @@
     D/hubs/<name>.key, .key_secret       where there are several hubs: one each, which also opens the other hubs' doors
     D/admin.key, admin.key_secret        the operator's; admitted to the admin socket only
     D/robots/<name>.key, .key_secret     one per robot; the robot needs its own secret and nobody else's
-    D/allow/<name>.key, <name>.<n>.key   who may come in; `expires = "seconds"` ends a key that was changed
+    D/allow/<name>.key, <name>.<n>.key   who may come in; `expires = "seconds"` ends a key that was changed, `vouched-by` names the keys
+                                         it was let in by: where one of them is revoked it does not count either
     D/revoked/*.rev, tokens/<name>.json  see fleet.revocation, fleet.enrol
     D/sign/<role>.pem                    root, targets, snapshot, timestamp (catalogue), director (assignments), operator
     D/trust/root.json, director.pub, operator.pub      what a robot is born with: whose signatures count
@@ -16,7 +17,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,9 @@ from robot.errors import UnknownNameError
 ROLES = ("root", "targets", "snapshot", "timestamp", "director", "operator")
 PUBLISHED = ("director", "operator")  # roles whose public key a robot is born with
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_EXPIRES = re.compile(r'^\s*expires\s*=\s*"([0-9.]+)"\s*$', re.MULTILINE)
+_EXPIRES = re.compile(r"^\s*expires\b[^\S\n]*=?(.*)$", re.MULTILINE)
+_VOUCHED = re.compile(r'^\s*vouched-by\s*=\s*"([0-9a-f ]*)"\s*$', re.MULTILINE)
+MARK = 16  # of the hex digits of a key's sha256: what it is called in `vouched-by`
 _LINE = re.compile(r'^\s*(public|secret)-key\s*=\s*"([^"\n]{40})"\s*$', re.MULTILINE)
 
 
@@ -99,10 +102,11 @@ def make_keys(
     return made
 
 
-def public_file(key: bytes, expires_s: float = math.inf) -> bytes:
-    """Text of a `.key` file; with a time after which the key does not count."""
+def public_file(key: bytes, expires_s: float = math.inf, vouchers: Iterable[str] = ()) -> bytes:
+    """Text of a `.key` file; with a time after which the key does not count, and the marks of the keys that it was let in by."""
     expires = "" if math.isinf(expires_s) else f'    expires = "{expires_s:.0f}"\n'
-    return f'#  public\nmetadata\n{expires}curve\n    public-key = "{key.decode()}"\n'.encode()
+    vouched = f'    vouched-by = "{marks}"\n' if (marks := " ".join(vouchers)) else ""
+    return f'#  public\nmetadata\n{expires}{vouched}curve\n    public-key = "{key.decode()}"\n'.encode()
 
 
 def secret_file(pair: CurvePair) -> bytes:
@@ -112,19 +116,35 @@ def secret_file(pair: CurvePair) -> bytes:
 
 
 def expiry_in(text: str) -> float:
-    """When a public key ends to count, by the text of its file, UTC [s]; infinity when it does not, 0 when its time is no number."""
+    """When a public key ends to count, by the text of its file, UTC [s]; infinity when it does not.
+
+    Raises:
+        KeyFileError: It says when, and not as a number.
+    """
     found = _EXPIRES.search(text)
+    if found is None:
+        return math.inf
+    said = found[1].strip()
     try:
-        return float(found[1]) if found else math.inf
+        expires_s = float(said.strip('"'))
     except ValueError:
-        return 0.0
+        expires_s = math.nan
+    if not math.isfinite(expires_s):
+        raise KeyFileError(f'expires = {said or "nothing"}: expected seconds since 1970 (UTC), like "1767225600"')
+    return expires_s
+
+
+def vouchers_in(text: str) -> tuple[str, ...]:
+    """Marks of the keys that a key was let in by, the oldest first, by the text of its file; none for one that came by a token or by hand."""
+    found = _VOUCHED.search(text)
+    return tuple(found[1].split()) if found else ()
 
 
 def expiry_of(path: Path) -> float:
-    """As `expiry_in`, of a file; 0 when it cannot be read or went meanwhile."""
+    """As `expiry_in`, of a file; 0 when it cannot be read, says no number, or went meanwhile."""
     try:
         return expiry_in(path.read_text())
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, KeyFileError):
         return 0.0
 
 
@@ -229,18 +249,26 @@ def load_robot_pair(folder: Path, name: str) -> CurvePair:
     return load_pair(path)
 
 
-def load_allowed(folder: Path, now_s: float = 0.0) -> tuple[dict[bytes, str], dict[str, str]]:
+def load_allowed(
+    folder: Path, now_s: float = 0.0, void: Collection[str] = ()
+) -> tuple[dict[bytes, str], dict[str, str]]:
     """Who may come in: public key -> robot, and what could not be read: file -> why.
 
-    A file that cannot be read lets nobody in; two robots with one key let neither in; a key whose time is over at `now_s` does not count.
+    A file that cannot be read lets nobody in; two robots with one key let neither in; a key whose time is over at `now_s` does not count, nor does
+    one that was let in by a key that is void.
+
+    Args:
+        void: Marks of revoked keys.
     """
     allowed: dict[bytes, str] = {}
     refused: dict[str, str] = {}
     for path in sorted((folder / "allow").glob("*.key")):
         try:
-            name, key = checked_name(path.name.partition(".")[0]), load_public(path)
-            if now_s >= expiry_of(path):
+            name, key, text = checked_name(path.name.partition(".")[0]), load_public(path), path.read_text()
+            if now_s >= expiry_in(text):
                 continue
+            if not set(void).isdisjoint(vouchers_in(text)):
+                raise KeyFileError("it was let in by a key that is revoked")
         except (KeyFileError, OSError) as error:
             refused[path.name] = str(error)
             continue

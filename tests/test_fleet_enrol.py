@@ -24,6 +24,7 @@ from fleet.keys import (
     make_keys,
     next_hub_key,
     public_file,
+    vouchers_in,
 )
 from fleet.messages import Enrol, EpisodeResult, Err, Hello, Welcome
 from fleet.revocation import SETTLE_S, Revocation, keep, load_revoked, revoke, sign
@@ -320,6 +321,37 @@ def test_a_revoked_key_stays_out_even_if_its_file_comes_back(keys):
     admit_key(keys, ENROL + "a", "a", _with_token(keys, "a"), 6.0)  # a new key of the same robot
     allow.refresh()
     assert allow.admits("a")
+
+
+def test_a_key_that_a_revoked_key_let_in_does_not_count_and_one_by_a_token_does(keys):
+    first, second, third = load_public(keys / "allow/a.key"), zmq.curve_keypair()[0], zmq.curve_keypair()[0]
+    admit_key(keys, f"a#{key_hash(first)}", "a", second, 1.0)
+    path = admit_key(keys, f"a#{key_hash(second)}", "a", third, 2.0)
+    assert vouchers_in(path.read_text()) == (key_hash(first)[:16], key_hash(second)[:16])
+    allow = AllowList(keys, b"", utc_s=lambda: 3.0)
+    assert allow.decide("fleet", b"CURVE", third).status == 200
+    revocation = Revocation(
+        key=first.decode(), robot="a", why="stolen", time_s=4.0
+    )  # of the first, by who knows no more
+    keep(keys, sign(revocation, load_signing_key(keys, "operator")), revocation)
+    allow.refresh()
+    assert [allow.decide("fleet", b"CURVE", key).status for key in (first, second, third)] == [400, 400, 400]
+    assert allow.refused[path.name] == "it was let in by a key that is revoked"
+    assert allow.take_cut() == {"a"}
+    for old in (keys / "allow").glob("a.*"):
+        old.unlink()
+    fourth = _with_token(keys, "a")
+    path = admit_key(keys, ENROL + "a", "a", fourth, 6.0)
+    allow.refresh()
+    assert (allow.decide("fleet", b"CURVE", fourth).status, vouchers_in(path.read_text())) == (200, ())
+
+
+def test_a_key_is_not_changed_for_ever_without_a_token(keys, monkeypatch):
+    monkeypatch.setattr("fleet.enrol.MAX_VOUCHERS", 1)
+    first, second, third = load_public(keys / "allow/a.key"), zmq.curve_keypair()[0], zmq.curve_keypair()[0]
+    admit_key(keys, f"a#{key_hash(first)}", "a", second, 1.0)
+    with pytest.raises(TokenError, match=r"changed 1 times; do: flexor fleet token a"):
+        admit_key(keys, f"a#{key_hash(second)}", "a", third, 2.0)
 
 
 def _with_token(keys, robot):

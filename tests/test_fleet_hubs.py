@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+import zmq
 from fleet_helpers import LiveHub, free_ports, uplink, wait_for
 from test_fleet_keys import spoil
 from test_fleet_store import fill, put, stone
@@ -19,8 +20,10 @@ from test_fleet_store import fill, put, stone
 from fleet import mirror
 from fleet.assignment import ArtifactRef, Assignment, accept
 from fleet.assignment import sign as sign_assignment
+from fleet.auth import AllowList
 from fleet.catalogue import FILES, Catalogue, make_root
 from fleet.director import Director
+from fleet.enrol import admit_key, key_hash
 from fleet.errors import CatalogueError, ReplayedAssignmentError, RolloutError, StaleTermError
 from fleet.federation import Federation
 from fleet.index import Index, Verdict, without
@@ -32,7 +35,7 @@ from fleet.rollout import RobotView
 from fleet.shipping import Cover, Place, coverage, covers, missing, ship
 from fleet.sockets import HubAddress, parse_hub
 from fleet.store import Group, Store, audit, read_log
-from fleet.wire import EVENTS, STEPS
+from fleet.wire import EVENTS, STEPS, TOMBSTONE
 
 KEY = ("a", 7, STEPS)
 A = ArtifactRef(name="walk", version="v1", sha256="1" * 64)
@@ -123,6 +126,31 @@ def test_a_hole_is_filled_once_and_a_record_outside_it_is_a_duplicate():
     assert index.judge(KEY, 5, 0, b"y", zlib.crc32(b"y")) is Verdict.CONFLICT
     assert (index.lines[KEY].accepted.seq, index.lines[KEY].accepted.lost) == (9, 8)
     assert without(((3, 3),), 3) == ()
+
+
+def test_holes_that_meet_are_one_and_the_oldest_of_too_many_is_given_up(monkeypatch):
+    monkeypatch.setattr("fleet.index.MAX_HOLES", 3)
+    index = Index()
+
+    def take(seq, first=0):
+        payload = stone(first, seq) if first else b"x"
+        verdict = index.judge(KEY, seq, TOMBSTONE if first else 0, payload, 0)
+        if verdict is Verdict.NEW:
+            index.accept(KEY, seq, TOMBSTONE if first else 0, payload, 0, 1)
+        return verdict
+
+    for first in (1, 3):
+        take(first + 1, first)
+    assert index.lines[KEY].accepted.holes == ((1, 4),)
+    for seq in range(5, 14, 2):  # 5 held, 6 lost, 7 held, 8 lost...
+        take(seq)
+        take(seq + 1, seq + 1)
+    assert index.lines[KEY].accepted.holes == ((10, 10), (12, 12), (14, 14))
+    assert index.holes_given_up == 3
+    assert index.lines[KEY].accepted.lost == 9  # they stay declared
+    assert (take(6), take(12)) == (Verdict.DUPLICATE, Verdict.NEW)
+    assert take(11, 11) is Verdict.DUPLICATE
+    assert index.lines[KEY].accepted.holes == ((10, 10), (14, 14))
 
 
 def test_what_only_the_other_hub_holds_is_counted():
@@ -460,6 +488,23 @@ def test_revocations_keys_decisions_and_the_lease_reach_the_other_hub(pair, keys
     assert y.hub.director.rollback(time.time(), {}).status == "rolled_back"
     wait_for(lambda: x.hub.director.kept.banned == (A.sha256,), "x follows")
     up.finish(0.1)
+
+
+def test_a_thiefs_new_key_that_a_hub_took_in_before_it_heard_of_the_revocation_counts_nowhere(pair):
+    stolen = load_public(pair.keys["x"] / "allow/b.key")
+    thief = zmq.curve_keypair()[0]
+    pair.start("x", alone=True)
+    pair.start("y", alone=True)
+    path = admit_key(pair.keys["y"], f"b#{key_hash(stolen)}", "b", thief, time.time())
+    revoke(pair.keys["x"], "b", "stolen", time.time(), pause=lambda _: None)
+    assert AllowList(pair.keys["y"], b"").keys[thief] == "b"  # a partition: y cannot know
+    for name in "xy":
+        pair.stop(name)
+    x, y = pair.start("x"), pair.start("y")
+    wait_for(lambda: (pair.keys["x"] / "allow" / path.name).exists(), "its file came to x")
+    wait_for(lambda: path.name in x.hub._allow.refused and path.name in y.hub._allow.refused, "and counts on neither")
+    for hub in (x, y):
+        assert hub.hub._allow.decide("fleet", b"CURVE", thief).status == 400
 
 
 def test_a_bad_key_file_or_section_holds_up_nothing_else(pair):

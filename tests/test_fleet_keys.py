@@ -21,6 +21,7 @@ from fleet.keys import (
     load_signing_key,
     load_verifier,
     make_keys,
+    public_file,
 )
 from robot.errors import UnknownNameError
 
@@ -106,9 +107,21 @@ def test_a_bad_file_locks_nobody_else_out(tmp_path):
     spoil(tmp_path)
     allow = AllowList(tmp_path, b"")
     assert allow.names == {"a"}
-    assert set(allow.refused) == {"x.key", "NO.key", "gone.key", "hubs/z.key"}
+    assert set(allow.refused) == {"x.key", "NO.key", "y.key", "gone.key", "hubs/z.key"}
     assert allow.decide("hubs", b"CURVE", load_public(tmp_path / "hubs/north.key")).status == 200
     assert expiry_of(tmp_path / "allow/y.key") == expiry_of(tmp_path / "allow/gone.key") == 0.0
+
+
+@pytest.mark.parametrize("said", ['"soon"', '"1e5x"', "soon", '""', "", '"nan"', '"inf"', '"-"'])
+def test_a_key_whose_time_is_no_number_lets_nobody_in_and_is_named(tmp_path, said):
+    make_keys(tmp_path, ["a", "b"])
+    path = tmp_path / "allow/b.key"
+    path.write_text(path.read_text().replace("metadata\n", f"metadata\n    expires = {said}\n"))
+    allowed, refused = load_allowed(tmp_path)
+    assert list(allowed.values()) == ["a"]
+    assert refused["b.key"].startswith(f"expires = {said or 'nothing'}: expected seconds since 1970")
+    path.write_bytes(public_file(load_public(tmp_path / "allow/a.key"), 100.0).replace(b'"100"', b"1e2"))
+    assert expiry_of(path) == 100.0
 
 
 def test_a_bundle_has_one_robots_secret_and_no_other(keys, tmp_path):
