@@ -374,6 +374,7 @@ def export(
     dir: Path = Path("hub"),
     out: Path = Path("packs"),
     contract: str = "",
+    include_banned: bool = False,
     json: Path | None = None,
 ) -> None:
     """Seal a hub's experience into packs that a learner reads in place, one per contract. The hub may be running.
@@ -385,22 +386,26 @@ def export(
         dir: The hub's folder.
         out: Where the packs go.
         contract: Only experience of this contract (sha256); all if not given.
+        include_banned: Also that of policies that were rolled back.
         json: Also write what was made here.
     """
     from fleet.packer import pack_log
 
-    packed = pack_log(dir, out, contract_sha256=contract)
+    packed = pack_log(dir, out, contract_sha256=contract, include_banned=include_banned)
     for path, meta in packed.packs.items():
         print(
             f"{path}: {meta.steps} steps of {len(meta.episodes)} episodes by {meta.source.get('robots', '')}, {len(meta.policies)} policies"
         )
-    if packed.bad_records:
-        print(f"{packed.bad_records} records are no chunks and were left in the log")
+    if packed.bad_records or packed.banned_records:
+        print(f"left out: {packed.banned_records} records of banned policies, {packed.bad_records} that are no chunks")
+    for what in packed.odd:
+        print(f"left out, does not fit the others: {what}")
     if json is not None:
         from robot.report import write_json
 
         packs = [{"path": str(p), "steps": m.steps, "episodes": len(m.episodes)} for p, m in packed.packs.items()]
         results = {"packs": packs, "steps": packed.steps, "bad_records": packed.bad_records}
+        results |= {"banned_records": packed.banned_records, "odd": packed.odd}
         write_json(json, command="fleet export", seed=None, results=results)
 
 

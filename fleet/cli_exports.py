@@ -63,7 +63,9 @@ def mcap(
     _export("mcap", write_mcap, out, dir, contract, include_banned, json)
 
 
-def packs(out: Path, dir: Path = Path("hub"), contract: str = "", json: Path | None = None) -> None:
+def packs(
+    out: Path, dir: Path = Path("hub"), contract: str = "", include_banned: bool = False, json: Path | None = None
+) -> None:
     """Seal a hub's experience into packs that a learner reads in place, one per contract; the same as `flexor fleet export`.
 
     Example:
@@ -73,11 +75,12 @@ def packs(out: Path, dir: Path = Path("hub"), contract: str = "", json: Path | N
         out: Where the packs go.
         dir: The hub's folder.
         contract: Only experience of this contract (sha256); all if not given.
+        include_banned: Also that of policies that were rolled back.
         json: Also write what was made here.
     """
     from fleet.cli import export
 
-    export(dir=dir, out=out, contract=contract, json=json)
+    export(dir=dir, out=out, contract=contract, include_banned=include_banned, json=json)
 
 
 def manifest(out: Path, dir: Path | None = None, packs: Path | None = None) -> None:
@@ -115,6 +118,8 @@ def _export(name: str, write, out: Path, dir: Path, contract: str, include_banne
     )
     if source.left_out or source.bad_records:
         print(f"left out: {source.left_out} records of banned policies, {source.bad_records} that could not be read")
+    for what in source.odd:
+        print(f"left out, does not fit the others: {what}")
     if json is not None:
         from robot.report import write_json
 

@@ -5,6 +5,7 @@ manifest's hash, and yields a block of rows, one row per control step. The files
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import numpy as np
 from ray.data import Datasource, ReadTask
 from ray.data.block import Block, BlockAccessor, BlockMetadata
 
-from fleet.errors import RecordError
-from fleet.exports.manifest import Part, place_of, read_manifest
-from fleet.exports.source import ExportError
-from fleet.segment import foot_of, head_of, walk
-from fleet.wire import STEPS
-from robot.experience import Chunk, ExperienceError, decode
+from fleet.exports.manifest import Part, chunks_in, place_of, read_manifest
+from fleet.exports.source import ExportError, Kind, choose, usual
+from fleet.segment import foot_of
+from robot.experience import Chunk
 from robot.packs import META, TERMINATED, open_pack
+
+log = logging.getLogger(__name__)
 
 BLOCK_STEPS = 8192  # rows in a block
 
@@ -31,48 +32,66 @@ class HubDatasource(Datasource):
         manifest: A file written by `flexor fleet export manifest`.
         contract_sha256: Only experience of this contract; "" where there is one kind only.
 
+    Attributes:
+        left_out: What of the contract does not fit the rest, and is not read: how many steps, whose, why.
+
     Raises:
-        ExportError: Not a manifest.
+        ExportError: Not a manifest, or several contracts and none was named.
+        UnknownNameError: No such contract; the known ones are listed.
     """
 
     def __init__(self, manifest: str | Path, contract_sha256: str = "") -> None:
         super().__init__()
         self._manifest = Path(manifest).resolve()
-        self._contract = contract_sha256
         parts = read_manifest(self._manifest).parts
-        self._parts = [p for p in parts if not contract_sha256 or not p.contracts or contract_sha256 in p.contracts]
+        shares = [share for part in parts for share in part.kinds]
+        contract = choose(self._manifest, contract_sha256, {share.kind.contract_sha256 for share in shares})
+        kinds: dict[Kind, tuple[set[str], int]] = {}
+        for share in shares:
+            if share.kind.contract_sha256 == contract:
+                robots, steps = kinds.setdefault(share.kind, (set(), 0))
+                kinds[share.kind] = robots | set(share.robots), steps + share.steps
+        self._kind = usual(kinds)
+        self._parts = [(p, n) for p in parts if (n := sum(s.steps for s in p.kinds if s.kind == self._kind))]
+        self.left_out = [
+            f"{steps} steps by {', '.join(sorted(robots))}: {kind.instead_of(self._kind)}"
+            for kind, (robots, steps) in kinds.items()
+            if kind != self._kind
+        ]
+        for what in self.left_out:
+            log.warning("%s: left out, does not fit the others: %s", self._manifest, what)
 
     def estimate_inmemory_data_size(self) -> int:
-        return sum(part.bytes for part in self._parts)
+        return sum(part.bytes for part, _ in self._parts)
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
         """One per part; `parallelism` is not asked for more: a part is read in one go."""
         tasks = []
-        for part in self._parts:
+        for part, steps in self._parts:
             path = place_of(part, self._manifest)
             metadata = BlockMetadata(
-                num_rows=None if part.kind == "segment" and self._contract else part.steps,
+                num_rows=steps,
                 size_bytes=part.bytes,
                 exec_stats=None,
                 input_files=(str(path),),
             )
-            tasks.append(ReadTask(_reader(part, path, self._contract), metadata, per_task_row_limit=per_task_row_limit))
+            tasks.append(ReadTask(_reader(part, path, self._kind), metadata, per_task_row_limit=per_task_row_limit))
         return tasks
 
 
-def _reader(part: Part, path: Path, contract_sha256: str) -> Callable[[], Iterable[Block]]:
+def _reader(part: Part, path: Path, kind: Kind) -> Callable[[], Iterable[Block]]:
     read = _segment_rows if part.kind == "segment" else _pack_rows
 
     def blocks() -> Iterator[Block]:
-        for rows in read(path, part, contract_sha256):
+        for rows in read(path, part, kind):
             yield BlockAccessor.batch_to_block(rows)
 
     return blocks
 
 
-def _pack_rows(path: Path, part: Part, contract_sha256: str) -> Iterator[dict[str, np.ndarray]]:
+def _pack_rows(path: Path, part: Part, kind: Kind) -> Iterator[dict[str, np.ndarray]]:
     _same(hashlib.sha256((path / META).read_bytes()).hexdigest(), part, path)
     pack = open_pack(path)  # compares every column with the hash in meta.json
     for start in range(0, len(pack), BLOCK_STEPS):
@@ -88,7 +107,7 @@ def _pack_rows(path: Path, part: Part, contract_sha256: str) -> Iterator[dict[st
         }
 
 
-def _segment_rows(path: Path, part: Part, contract_sha256: str) -> Iterator[dict[str, np.ndarray]]:
+def _segment_rows(path: Path, part: Part, kind: Kind) -> Iterator[dict[str, np.ndarray]]:
     data = path.read_bytes()
     foot = foot_of(data)
     if foot is None:
@@ -96,14 +115,8 @@ def _segment_rows(path: Path, part: Part, contract_sha256: str) -> Iterator[dict
     _same(hashlib.sha256(data[: foot[1]]).hexdigest(), part, path)
     waiting: list[dict[str, np.ndarray]] = []
     steps = 0
-    for record in walk(data, head_of(data)[1], check_payloads=False):
-        if record.kind != 0 or record.stream != STEPS or record.tombstone:
-            continue
-        try:
-            chunk = decode(record.payload(data))
-        except (RecordError, ExperienceError):
-            continue  # no chunk: the hub keeps such records and counts them
-        if contract_sha256 in ("", chunk.header.contract_sha256):
+    for _, chunk in chunks_in(data):
+        if Kind.of(chunk.header) == kind:
             waiting.append(_chunk_rows(chunk))
             steps += chunk.header.steps
         if steps >= BLOCK_STEPS:

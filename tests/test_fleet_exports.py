@@ -22,6 +22,7 @@ from fleet.exports.mcap import write_mcap
 from fleet.exports.parquet import write_parquet
 from fleet.exports.source import ExportError, Source
 from fleet.index import Mark
+from fleet.packer import pack_log
 from fleet.store import Group, Store
 from fleet.wire import STEPS
 from robot.errors import UnknownNameError
@@ -151,6 +152,36 @@ def test_chunks_that_do_not_fit_and_bytes_that_lack_do_not_stop_an_export(tmp_pa
     source = Source(log.folder)
     assert ([e.robot for e in source.episodes], source.bad_records) == (["a", "b"], 2)
     assert write_lerobot(source, tmp_path / "out")["frames"] == 240
+
+
+def test_what_does_not_fit_is_left_out_of_a_pack_and_named(tmp_path, capsys):
+    log = Log(tmp_path / "hub")
+    odd = log.episode(8, lengths=(50,))[0]
+    narrow = msgspec.structs.replace(
+        odd, header=msgspec.structs.replace(odd.header, action_size=5), action=odd.action[:, :5]
+    )
+    log.write(narrow, b"no chunk", robot="z")  # the odd one comes first
+    for number, robot in enumerate("ab"):
+        log.write(*log.episode(number), robot=robot)
+    log.write(*log.episode(0), robot="c")  # as another robot's, under its id
+    log.write(log.episode(1)[0], robot="b")  # once more, in a new place
+    log.write(*log.episode(5, lengths=(10,), policy_sha256=BANNED), robot="b")
+    log.write(*log.episode(6, lengths=(10,), contract_sha256=OTHER), robot="b")
+    (tmp_path / "hub/director.json").write_text(json.dumps({"banned": [BANNED]}))
+    cli.export(dir=log.folder, out=tmp_path / "packs", json=tmp_path / "made.json")
+    made = json.loads((tmp_path / "made.json").read_text())["results"]
+    assert (sorted(pack["steps"] for pack in made["packs"]), made["banned_records"]) == ([10, 240], 1)
+    short = narrow.header.contract_sha256[:12]
+    assert made["odd"] == [
+        f"contract {short}: 1 chunk by z: action_size 5 instead of 6",
+        f"contract {short}: 120 steps by c: episode {0:032x} is a's",
+    ]
+    assert "left out, does not fit the others: contract" in capsys.readouterr().out
+    packed = pack_log(log.folder, tmp_path / "packs")
+    assert {str(path) for path in packed.packs} == {pack["path"] for pack in made["packs"]}  # not written again
+    assert pack_log(log.folder, tmp_path / "more", include_banned=True).steps == 260
+    with pytest.raises(UnknownNameError, match=OTHER):
+        pack_log(log.folder, tmp_path / "packs", contract_sha256="e" * 64)
 
 
 def test_numbers_that_are_none_do_not_stop_an_export(tmp_path):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from test_fleet_exports import Log
@@ -11,6 +12,7 @@ from test_fleet_exports import Log
 from fleet import cli
 from fleet.exports.manifest import write_manifest
 from fleet.exports.source import ExportError, Source
+from robot.errors import UnknownNameError
 
 ray = pytest.importorskip("ray", reason='no Ray here; do: pip install "flexor[scale]"')
 pytestmark = pytest.mark.filterwarnings(
@@ -78,6 +80,30 @@ def test_a_file_that_was_changed_is_not_read(place, tmp_path):
             list(tasks[0]())
     finally:
         path.write_bytes(good)
+
+
+def test_chunks_of_other_widths_are_left_out_and_named(tmp_path, caplog):
+    from fleet.ray_source import HubDatasource
+
+    log = Log(tmp_path / "hub", segment_bytes=40_000)
+    (odd,) = log.episode(90, lengths=(50,))
+    narrow = msgspec.structs.replace(
+        odd, header=msgspec.structs.replace(odd.header, action_size=5), action=odd.action[:, :5]
+    )
+    log.write(narrow, robot="z")
+    for number in range(4):
+        log.write(*log.episode(number), robot="ab"[number % 2])
+    manifest = tmp_path / "m.json"
+    made = write_manifest(tmp_path / "hub", None, manifest)
+    source = HubDatasource(manifest)
+    tasks = source.get_read_tasks(4)
+    read = rows(tasks)
+    assert read["action"].shape == (made.steps - 50, 6)
+    assert len(read["action"]) == sum(task.metadata.num_rows for task in tasks)
+    assert source.left_out == ["50 steps by z: action_size 5 instead of 6"]
+    assert "does not fit the others" in caplog.text
+    with pytest.raises(UnknownNameError, match="contract"):
+        HubDatasource(manifest, "e" * 64)
 
 
 def _manifest(place):

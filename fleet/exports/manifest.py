@@ -6,18 +6,29 @@ that is still being written is not in it; a pack made of it is.
 
 import hashlib
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from fleet.disk import Disk
-from fleet.exports.source import ExportError
-from fleet.segment import foot_of
+from fleet.errors import KeyFileError, RecordError
+from fleet.exports.source import ExportError, Kind, checked
+from fleet.segment import DATA, Buffer, foot_of, head_of, walk
 from fleet.wire import STEPS
+from robot.experience import Chunk, ExperienceError, decode
 from robot.packs import META, find_packs, open_pack
 
-SCHEMA = 1
+SCHEMA = 2
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """What a part holds of one kind."""
+
+    kind: Kind
+    steps: int
+    robots: tuple[str, ...]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +40,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         bytes: On disk.
         steps: Control steps in it.
         robots: Whose.
-        contracts: Of packs; a segment holds what came.
+        kinds: What kinds of chunks are in it, how many steps of each, and whose.
     """
 
     kind: Literal["segment", "pack"]
@@ -38,7 +49,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     steps: int
     robots: tuple[str, ...] = ()
-    contracts: tuple[str, ...] = ()
+    kinds: tuple[Share, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,33 +110,50 @@ def _segments(hub: Path, beside: Path) -> list[Part]:
             if foot is None:
                 continue
             sha256 = hashlib.sha256(data[: foot[1]]).hexdigest()
-        ranges = [r for r in foot[0].ranges if r.stream == STEPS]
-        steps = sum(r.items for r in ranges)
-        if steps:
+            kinds: dict[Kind, tuple[int, set[str]]] = {}
+            for robot, chunk in chunks_in(data):
+                steps, robots = kinds.setdefault(Kind.of(chunk.header), (0, set()))
+                kinds[Kind.of(chunk.header)] = steps + chunk.header.steps, robots | {robot}
+        if kinds:
             part = Part(
                 kind="segment",
                 path=_relative(path, beside),
                 sha256=sha256,
                 bytes=path.stat().st_size,
-                steps=steps,
-                robots=tuple(sorted({r.robot for r in ranges})),
+                steps=sum(steps for steps, _ in kinds.values()),
+                robots=tuple(sorted({robot for _, robots in kinds.values() for robot in robots})),
+                kinds=tuple(Share(kind=k, steps=n, robots=tuple(sorted(r))) for k, (n, r) in kinds.items()),
             )
             parts.append(part)
     return parts
+
+
+def chunks_in(data: Buffer) -> Iterator[tuple[str, Chunk]]:
+    """Robot and chunk of every record of a segment that holds one; the hub counts the others."""
+    for record in walk(data, head_of(data)[1], check_payloads=False):
+        if record.kind == DATA and record.stream == STEPS and not record.tombstone:
+            try:
+                chunk = decode(record.payload(data))
+                checked(record.robot, chunk)
+            except (RecordError, ExperienceError, KeyFileError):
+                continue
+            yield record.robot, chunk
 
 
 def _packs(folder: Path, beside: Path) -> list[Part]:
     parts = []
     for path in find_packs(folder):
         meta = open_pack(path, verify=False).meta
+        robots = tuple(filter(None, meta.source.get("robots", "").split(",")))
+        kind = Kind(**{name: getattr(meta, name) for name in Kind.__struct_fields__})
         part = Part(
             kind="pack",
             path=_relative(path, beside),
             sha256=hashlib.sha256((path / META).read_bytes()).hexdigest(),
             bytes=sum(file.stat().st_size for file in path.iterdir()),
             steps=meta.steps,
-            robots=tuple(filter(None, meta.source.get("robots", "").split(","))),
-            contracts=(meta.contract_sha256,),
+            robots=robots,
+            kinds=(Share(kind=kind, steps=meta.steps, robots=robots),),
         )
         parts.append(part)
     return parts

@@ -4,11 +4,12 @@ import json
 import math
 import mmap
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from fleet.errors import FleetError, KeyFileError, RecordError
@@ -36,6 +37,7 @@ class Piece:
     segment: Path
     start: int
     size: int
+    crc: int
     first_step: int
     steps: int
     ended: str
@@ -101,8 +103,7 @@ class Lived:
         return done
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Kind:
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
     """What all chunks of one export have in common: their arrays fit together."""
 
     contract_sha256: str
@@ -110,6 +111,17 @@ class _Kind:
     action_size: int
     reward_names: tuple[str, ...]
     control_hz: float
+
+    @classmethod
+    def of(cls, header: ChunkHeader) -> "Kind":
+        return cls(**{name: getattr(header, name) for name in cls.__struct_fields__})
+
+    def instead_of(self, usual: "Kind") -> str:
+        """How it differs, for people."""
+        ours, theirs = (msgspec.structs.asdict(kind) for kind in (self, usual))
+        return ", ".join(
+            f"{name} {ours[name]} instead of {theirs[name]}" for name in ours if ours[name] != theirs[name]
+        )
 
 
 @dataclass
@@ -122,6 +134,25 @@ class _Found:
     pieces: dict[int, Piece] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """A hub's log, read once.
+
+    Attributes:
+        found: Kind -> (robot, episode id) -> pieces.
+        bad_records: Records that are no chunks, whose bytes are bad, or whose header no robot of ours writes.
+        left_out: Records of banned policies.
+    """
+
+    found: dict[Kind, dict[tuple[str, str], _Found]]
+    bad_records: int
+    left_out: int
+
+    @property
+    def contracts(self) -> set[str]:
+        return {kind.contract_sha256 for kind in self.found}
+
+
 class Source:
     """One contract's episodes in a hub's log; the hub may be running.
 
@@ -130,11 +161,13 @@ class Source:
         contract_sha256: Which experience; "" where the log holds only one kind.
         include_banned: Also that of policies that were rolled back.
         progress: Called with the share of the log that has been read, 0 to 1.
+        scan: The log, where it was read already.
 
     Attributes:
         episodes: In the order they began in the log.
         bad_records: Records of the steps stream that are no chunks, whose bytes are bad, or whose header no robot of ours writes; and chunks
             that do not fit the others of their contract.
+        odd: What does not fit the others: how, whose, how many chunks.
         left_out: Records of banned policies.
 
     Raises:
@@ -149,16 +182,22 @@ class Source:
         *,
         include_banned: bool = False,
         progress: Callable[[float], None] = lambda _share: None,
+        scan: Scan | None = None,
     ) -> None:
         self.folder = folder
-        self.bad_records = self.left_out = 0
-        self._banned = frozenset() if include_banned else _banned(folder)
-        found = self._scan(progress)
-        self.contract_sha256 = _choose(folder, contract_sha256, {kind.contract_sha256 for kind in found})
-        self._kind, left_out = self._usual(
-            {k: e for k, e in found.items() if k.contract_sha256 == self.contract_sha256}
+        scan = scan or scan_log(folder, include_banned=include_banned, progress=progress)
+        self.contract_sha256 = choose(folder, contract_sha256, scan.contracts)
+        found = {k: e for k, e in scan.found.items() if k.contract_sha256 == self.contract_sha256}
+        contract = self.contract
+        self._kind = usual(
+            {kind: ({robot for robot, _ in episodes}, len(episodes)) for kind, episodes in found.items()},
+            (contract.observation_size, contract.action_size) if contract else None,
         )
-        self.bad_records += left_out
+        self.odd = [_oddness(kind, self._kind, episodes) for kind, episodes in found.items() if kind != self._kind]
+        self.bad_records = scan.bad_records + sum(
+            len(e.pieces) for kind, episodes in found.items() if kind != self._kind for e in episodes.values()
+        )
+        self.left_out = scan.left_out
         self.reward_names = self._kind.reward_names
         self.episodes = [run for (_, id), e in found[self._kind].items() for run in _runs(id, e)]
 
@@ -201,10 +240,15 @@ class Source:
 
     def read(self) -> Iterator[Lived]:
         """All episodes, one at a time."""
+        for episode, chunks in self.chunks():
+            yield _lived(episode, chunks)
+
+    def chunks(self) -> Iterator[tuple[Episode, list[Chunk]]]:
+        """All episodes and what they are made of, one at a time."""
         maps: dict[Path, mmap.mmap] = {}
         try:
             for episode in self.episodes:
-                yield _lived(episode, [self._chunk(piece, maps) for piece in episode.pieces])
+                yield episode, [self._chunk(piece, maps) for piece in episode.pieces]
         finally:
             for data in maps.values():
                 data.close()
@@ -215,73 +259,76 @@ class Source:
                 maps[piece.segment] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return decode(maps[piece.segment][piece.start : piece.start + piece.size])
 
-    def _usual(self, found: dict[_Kind, dict[tuple[str, str], _Found]]) -> tuple[_Kind, int]:
-        """The contract's own kind, or the one most robots write; and how many chunks are of others."""
-        contract = self.contract
-        sizes = (contract.observation_size, contract.action_size) if contract else None
 
-        def weight(kind: _Kind) -> tuple[bool, int, int]:
-            episodes = found[kind]
-            return (kind.observation_size, kind.action_size) == sizes, len({r for r, _ in episodes}), len(episodes)
+def scan_log(
+    folder: Path, *, include_banned: bool = False, progress: Callable[[float], None] = lambda _share: None
+) -> Scan:
+    """Note where every chunk is. A number that is in the log twice, and steps that are (from two hubs), count once.
 
-        usual = max(found, key=weight)
-        return usual, sum(len(e.pieces) for kind, episodes in found.items() if kind != usual for e in episodes.values())
-
-    def _scan(self, progress: Callable[[float], None]) -> dict[_Kind, dict[tuple[str, str], _Found]]:
-        """Kind -> (robot, episode id) -> pieces. A number that is in the log twice, and steps that are (from two hubs), count once."""
-        found: dict[_Kind, dict[tuple[str, str], _Found]] = {}
-        seen: set[tuple[str, int, int, int]] = set()
-        paths = sorted((self.folder / "log").glob("*.seg"))
-        for done, path in enumerate(paths):
-            progress(done / len(paths))
-            data = path.read_bytes()
-            try:
-                start = head_of(data)[1]
-            except RecordError:
+    Args:
+        folder, include_banned, progress: As in `Source`.
+    """
+    banned = frozenset() if include_banned else _banned(folder)
+    found: dict[Kind, dict[tuple[str, str], _Found]] = {}
+    seen: set[tuple[str, int, int, int]] = set()
+    bad_records = left_out = 0
+    paths = sorted((folder / "log").glob("*.seg"))
+    for done, path in enumerate(paths):
+        progress(done / len(paths))
+        data = path.read_bytes()
+        try:
+            start = head_of(data)[1]
+        except RecordError:
+            continue
+        for record in walk(data, start, check_payloads=False):
+            if record.kind != 0 or record.stream != STEPS or record.tombstone or (*record.key, record.seq) in seen:
                 continue
-            for record in walk(data, start, check_payloads=False):
-                if record.kind != 0 or record.stream != STEPS or record.tombstone or (*record.key, record.seq) in seen:
-                    continue
-                seen.add((*record.key, record.seq))
-                try:
-                    header = _checked(record.robot, decode(record.payload(data)))
-                except (RecordError, ExperienceError, KeyFileError):
-                    self.bad_records += 1
-                    continue
-                if header.policy_sha256 in self._banned:
-                    self.left_out += 1
-                    continue
-                kind = _Kind(
-                    contract_sha256=header.contract_sha256,
-                    observation_size=header.observation_size,
-                    action_size=header.action_size,
-                    reward_names=header.reward_names,
-                    control_hz=header.control_hz,
-                )
-                episode = found.setdefault(kind, {}).setdefault(
-                    (record.robot, header.episode_id),
-                    _Found(
-                        robot=record.robot,
-                        policy_sha256=header.policy_sha256,
-                        cohort=header.cohort,
-                    ),
-                )
-                episode.pieces.setdefault(
-                    header.first_step,
-                    Piece(
-                        segment=path,
-                        start=record.payload_start,
-                        size=record.payload_bytes,
-                        first_step=header.first_step,
-                        steps=header.steps,
-                        ended=header.ended,
-                        start_time_ns=header.start_time_ns,
-                    ),
-                )
-        return found
+            seen.add((*record.key, record.seq))
+            try:
+                header = checked(record.robot, decode(record.payload(data)))
+            except (RecordError, ExperienceError, KeyFileError):
+                bad_records += 1
+                continue
+            if header.policy_sha256 in banned:
+                left_out += 1
+                continue
+            episode = found.setdefault(Kind.of(header), {}).setdefault(
+                (record.robot, header.episode_id),
+                _Found(robot=record.robot, policy_sha256=header.policy_sha256, cohort=header.cohort),
+            )
+            episode.pieces.setdefault(
+                header.first_step,
+                Piece(
+                    segment=path,
+                    start=record.payload_start,
+                    size=record.payload_bytes,
+                    crc=record.crc,
+                    first_step=header.first_step,
+                    steps=header.steps,
+                    ended=header.ended,
+                    start_time_ns=header.start_time_ns,
+                ),
+            )
+    return Scan(found=found, bad_records=bad_records, left_out=left_out)
 
 
-def _checked(robot: str, chunk: Chunk) -> ChunkHeader:
+def usual(kinds: Mapping[Kind, tuple[Collection[str], int]], sizes: tuple[int, int] | None = None) -> Kind:
+    """Which of several kinds of one contract counts: the one of the contract's own sizes, else the one most robots write, else the one there is
+    most of.
+
+    Args:
+        kinds: Kind -> whose, and how much.
+        sizes: Of observation and action, where the contract is known.
+    """
+
+    def weight(kind: Kind) -> tuple[bool, int, int]:
+        robots, amount = kinds[kind]
+        return (kind.observation_size, kind.action_size) == sizes, len(set(robots)), amount
+
+    return max(kinds, key=weight)
+
+
+def checked(robot: str, chunk: Chunk) -> ChunkHeader:
     """The header, which a robot wrote as it liked: it becomes file names, and numbers that other formats must hold.
 
     Raises:
@@ -296,6 +343,11 @@ def _checked(robot: str, chunk: Chunk) -> ChunkHeader:
     if not (math.isfinite(header.control_hz) and np.isfinite(chunk.time_s).all()):
         raise ExperienceError(f"chunk at {header.control_hz} Hz: its rate or times are no numbers")
     return header
+
+
+def _oddness(kind: Kind, usual: Kind, episodes: dict[tuple[str, str], _Found]) -> str:
+    chunks = sum(len(episode.pieces) for episode in episodes.values())
+    return f"{chunks} chunk{'s' * (chunks != 1)} by {', '.join(sorted({robot for robot, _ in episodes}))}: {kind.instead_of(usual)}"
 
 
 def _runs(id: str, found: _Found) -> Iterator[Episode]:
@@ -331,7 +383,7 @@ def _lived(episode: Episode, chunks: list[Chunk]) -> Lived:
     )
 
 
-def _choose(folder: Path, contract_sha256: str, found: Collection[str]) -> str:
+def choose(folder: Path, contract_sha256: str, found: Collection[str]) -> str:
     if not found:
         raise ExportError(f"{folder}: no experience in its log; is that a hub's folder, and has it received any?")
     if not contract_sha256 and len(found) > 1:
