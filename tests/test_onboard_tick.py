@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from onboard_helpers import HAND, artifact, model
 
+from fleet.body import Body
 from robot import link, safety
 from robot.contract import OBSERVATION_TERMS, Contract, Term
 from robot.description import load
+from robot.experience import Chunk
 from robot.link import LinkBackend, LinkClosedError, TaskFeedback
 from robot.mock import MockBackend
 from robot.onboard import loop as loops
@@ -21,9 +23,13 @@ from robot.onboard import tick as ticks
 from robot.onboard.compiled import CompiledInference
 from robot.onboard.filter import CompiledFilter
 from robot.onboard.flight import FlightRecorder
+from robot.onboard.hardware import connect_hardware
 from robot.onboard.loop import ControlLoop, LoopConfig
+from robot.onboard.recorder import Recorder
+from robot.onboard.robots import Direct
 from robot.onboard.start import strangeness
 from robot.onboard.tick import Record, Tick
+from robot.onboard.tick_record import TickError, load_library
 from robot.reaching import ENV_ID, reach_contract
 from robot.safety import Fault, Limits, Strangeness
 
@@ -124,15 +130,16 @@ def patient(monkeypatch):
     monkeypatch.setattr(safety, "LATE_PERIODS", 1e6)
 
 
-def run(contract, robot=HAND, *, compiled=True, seconds=0.2, side=None, folder=None, **more):
-    """A run of the loop over a link; gives the report, what the robot was sent, and what the flight recorder holds."""
+def run(contract, robot=HAND, *, compiled=True, seconds=0.2, side=None, folder=None, linked=True, **more):
+    """A run of the loop, over a link or not; gives the report, what the robot was sent, and what the flight recorder holds."""
     made = artifact(model(contract), contract)
     ours, theirs = socket.socketpair()
     ours.settimeout(20.0)
     side = side or Side(robot)
     thread = threading.Thread(target=link.converse, args=(side, theirs))
     thread.start()
-    backend = LinkBackend(ours)
+    behind = LinkBackend(ours)
+    backend = behind if linked else Direct(side)
     limiter = CompiledFilter(Limits.of(robot, contract.dt_s))
     interface = contract.bind(robot)
     flight = FlightRecorder(interface, folder, seconds=10.0) if folder is not None else None
@@ -154,7 +161,7 @@ def run(contract, robot=HAND, *, compiled=True, seconds=0.2, side=None, folder=N
         report = loop.run()
         rows = flight.ring.last().copy() if flight is not None else None
     finally:
-        backend.close()
+        behind.close()
         if flight is not None:
             flight.close()
         thread.join(20.0)
@@ -201,6 +208,95 @@ def test_the_compiled_period_commands_records_and_counts_what_python_does(contra
         assert getattr(report, name) == pytest.approx(getattr(plain, name), rel=1e-9)
     assert report.latency.samples == report.periods and report.lateness.samples == report.periods
     assert report.inference.samples == report.steps
+
+
+def lived(contract, *, compiled, linked, explore, folder, spoil=None, **more):
+    """A run that records: report, chunks, targets sent, flight recording."""
+    chunks: list[Chunk] = []
+    std = np.full(contract.action_size, 0.3) if explore else None
+    recorder = Recorder(contract=contract, policy_sha256="p", reward_names=("a", "b"), steps_per_chunk=8)
+    report, sent, rows = run(
+        contract,
+        compiled=compiled,
+        linked=linked,
+        side=Side(HAND, spoil, episode_steps=30),
+        config=LoopConfig(seconds=60.0, episodes=3, exploration_std=std),
+        folder=folder,
+        recorder=recorder,
+        on_chunk=chunks.append,
+        strangeness=None,
+        **more,
+    )
+    return report, chunks, sent, rows
+
+
+@pytest.mark.parametrize("explore", [True, False])
+@pytest.mark.parametrize("linked", [True, False])
+def test_the_compiled_period_gives_the_experience_that_python_gives(linked, explore, tmp_path, patient):
+    contract = wide(HAND)
+    seen = [
+        lived(contract, compiled=compiled, linked=linked, explore=explore, folder=tmp_path / str(compiled))
+        for compiled in (True, False)
+    ]
+    (report, chunks, sent, rows), (plain, plain_chunks, plain_sent, plain_rows) = seen
+    np.testing.assert_array_equal(sent, plain_sent)
+    assert report.steps == plain.steps == 90 and report.successes == plain.successes
+    assert [c.header.steps for c in chunks] == 3 * [8, 8, 8, 6] and [c.header.ended for c in chunks[3::4]] == 3 * [
+        "truncated"
+    ]
+    same_chunks(chunks, plain_chunks)
+    assert np.isfinite(chunks[0].log_prob).all() == explore
+    for name in ("q_rad", "observation", "action", "asked_rad", "sent_rad", "changed", "robot_s"):
+        np.testing.assert_array_equal(rows[name], plain_rows[name], err_msg=name)
+
+
+def same_chunks(chunks, others):
+    assert len(chunks) == len(others)
+    ids: dict[str, str] = {}
+    for chunk, other in zip(chunks, others):
+        assert ids.setdefault(chunk.header.episode_id, other.header.episode_id) == other.header.episode_id
+        for name in Chunk.__struct_fields__:
+            if name != "header":
+                np.testing.assert_array_equal(getattr(chunk, name), getattr(other, name), err_msg=name)
+        assert chunk.header.start_time_ns > 10**18
+        named = [msgspec.structs.replace(c.header, episode_id="", start_time_ns=0) for c in (chunk, other)]
+        assert named[0] == named[1]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_fault_amid_an_episode_leaves_the_same_experience(linked, tmp_path, patient):
+    contract = reach_contract(HAND, control_hz=HZ)
+    seen = [
+        lived(contract, compiled=c, linked=linked, explore=True, folder=None, spoil={21: nan_in_joint(4)})
+        for c in (True, False)
+    ]
+    (report, chunks, sent, _), (plain, plain_chunks, plain_sent, _) = seen
+    assert report.fault is plain.fault is Fault.OBSERVATION and report.fault_text == plain.fault_text
+    assert sum(c.header.steps for c in chunks) == 20  # the step whose outcome nobody could read is dropped
+    np.testing.assert_array_equal(sent, plain_sent)
+    same_chunks(chunks, plain_chunks)
+
+
+def test_a_robot_that_breaks_amid_an_episode_leaves_what_was_seen(patient):
+    contract = reach_contract(HAND, control_hz=HZ)
+    side, chunks = Side(HAND), []
+
+    def leave(k):
+        if k == 20:
+            raise link.LinkClosedError("as if a cable had come off")
+
+    side.on_step = leave
+    recorder = Recorder(contract=contract, policy_sha256="p", reward_names=("a", "b"), steps_per_chunk=8)
+    with pytest.raises(LinkClosedError, match="cable"):
+        run(contract, side=side, linked=False, seconds=5.0, recorder=recorder, on_chunk=chunks.append)
+    assert [c.header.steps for c in chunks] == [
+        8,
+        8,
+        2,
+    ]  # of 19 whole steps the last one's outcome becomes the last observation
+    whole = np.concatenate([c.observation for c in chunks])
+    for chunk, after in zip(chunks, (8, 16)):
+        np.testing.assert_array_equal(chunk.last_observation, whole[after])
 
 
 def nan_in_joint(i):
@@ -353,7 +449,7 @@ def test_every_observation_term_has_c_but_those_of_tracked_objects():
 
 
 def test_the_record_in_c_and_in_python_are_one():
-    library = ctypes.CDLL(str(ticks.build(ticks.TEXT.read_text(), flags=ticks.STRICT_FLAGS)))
+    library = load_library()
     assert library.tick_size() == ctypes.sizeof(Record)
 
 
@@ -367,22 +463,59 @@ def test_sensors_the_robot_does_not_have_are_left_to_python(monkeypatch):
     thread = threading.Thread(target=link.converse, args=(side, theirs))
     thread.start()
     backend = LinkBackend(ours)
-    backend.reset(None, np.random.default_rng(0))
+    state = backend.reset(None, np.random.default_rng(0))
     made = artifact(model(contract), contract)
     from robot.onboard.loop_report import Tally
 
-    with pytest.raises(ticks.TickError, match="tip_force: the robot sends 0 numbers"):
+    with pytest.raises(TickError, match="tip_force: the robot sends 0 numbers"):
         Tick(
             contract.bind(HAND),
             CompiledInference(made),
             CompiledFilter(Limits.of(HAND, contract.dt_s)),
             backend,
+            state,
             Tally(),
             strangeness=None,
             flight=None,
+            recorder=None,
+            noise=None,
+            std=np.zeros(contract.action_size),
             winding_ohm=np.ones(len(HAND.motor_names)),
             late_answer=loops.LATE_ANSWER,
         )
     backend.close()
     thread.join(20.0)
     theirs.close()
+
+
+def test_a_hand_on_a_motor_bus_is_driven_by_the_compiled_period_as_by_python(tmp_path, patient):
+    contract = reach_contract(HAND, control_hz=HZ)
+    made, seen = artifact(model(contract), contract), []
+    for compiled in (True, False):
+        robot, chunks = connect_hardware(HAND, HZ), []
+        flight = FlightRecorder(contract.bind(HAND), tmp_path, seconds=10.0)
+        recorder = Recorder(contract=contract, policy_sha256="p", reward_names=("none",), steps_per_chunk=8)
+        loop = ControlLoop(
+            Body(robot),  # as the fleet's robots are
+            contract.bind(HAND),
+            CompiledInference(made),
+            rng=np.random.default_rng(3),
+            config=LoopConfig(blend_s=0.02),
+            flight=flight,
+            recorder=recorder,
+            on_chunk=chunks.append,
+            should_stop=lambda at=flight.ring.count: int(at[0]) >= 40,
+        )
+        assert loop._tick is not None
+        loop._tick = loop._tick if compiled else None
+        report = loop.run()
+        assert report.steps == 40 and report.fault is None
+        seen.append((flight.ring.last().copy(), chunks))
+        flight.close()
+        robot.close()
+    (rows, chunks), (plain_rows, plain_chunks) = seen
+    for name in rows.dtype.names:
+        if name not in ("time_ns", "latency_us"):
+            np.testing.assert_array_equal(rows[name], plain_rows[name], err_msg=name)
+    assert [c.header.steps for c in chunks] == [8] * 5
+    same_chunks(chunks, plain_chunks)

@@ -27,20 +27,20 @@ def checked_std(std: np.ndarray | tuple[float, ...], size: int) -> np.ndarray:
     return std
 
 
-def sample(mean: np.ndarray, std: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+def sample(mean: np.ndarray, std: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, float]:
     """An action and its log density.
 
     Args:
         mean: Mean action of the policy, shape (n_actions,).
         std: Standard deviations, shape (n_actions,); all zero to act without noise.
-        rng: Source of the noise.
+        noise: Drawn from N(0, 1) for this action, shape (n_actions,).
 
     Returns:
         The action as it is recorded, float32, before any clipping; and log N(action; mean, std^2), NaN without noise.
     """
     if not std.any():
         return mean.astype(np.float32), nan
-    action = (mean + std * rng.standard_normal(mean.shape)).astype(np.float32)
+    action = (mean + std * noise).astype(np.float32)
     return action, log_density(action, mean, std)
 
 

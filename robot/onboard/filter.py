@@ -119,6 +119,11 @@ class CompiledFilter:
         """The row of the target sent last, as that code keeps it."""
         return self._previous
 
+    @property
+    def target(self) -> np.ndarray:
+        """The row of the target that may be sent, as that code leaves it."""
+        return self._out
+
     def __call__(
         self, target_rad: np.ndarray, previous_rad: np.ndarray, q_rad: np.ndarray, qd_rad_s: np.ndarray
     ) -> Filtered:

@@ -17,17 +17,17 @@ from robot.contract import Interface
 from robot.energy import copper_w, winding_ohm
 from robot.errors import NotFiniteError
 from robot.experience import Chunk
-from robot.link import LinkBackend
 from robot.onboard.compiled import CompiledInference, CompilerError
 from robot.onboard.explore import checked_std, sample
-from robot.onboard.filter import CompiledFilter, TargetFilter
+from robot.onboard.filter import CompiledFilter, TargetFilter, make_filter
 from robot.onboard.flight import FlightRecorder
 from robot.onboard.inference import Inference
 from robot.onboard.loop_report import LoopReport, Tally
 from robot.onboard.realtime import Clock, MonotonicClock, realtime
 from robot.onboard.recorder import Recorder
 from robot.onboard.robots import Robot
-from robot.onboard.tick import Tick, TickError
+from robot.onboard.tick import Tick
+from robot.onboard.tick_record import TickError
 from robot.safety import Fault, Mode
 from robot.state import Command
 
@@ -93,7 +93,7 @@ class ControlLoop:
         should_stop: Asked once per period.
         estop: Asked once per period; wins over everything.
         rearm: Asked once per period of DAMPING: an operator's word that the fault is gone. None to end after a fault.
-        limiter: The filter, made of the robot's limits; the one in numpy when None.
+        limiter: The filter; the fastest to be had here, made of the robot's limits, when None.
         flight: Keeps the last seconds, and is asked for a recording when a fault begins; not closed.
         clock: Time.
     """
@@ -125,7 +125,7 @@ class ControlLoop:
         std = np.zeros(contract.action_size) if config.exploration_std is None else config.exploration_std
         self._std = checked_std(std, contract.action_size)
         self._dt_s, self._period_ns = contract.dt_s, round(1e9 / contract.control_hz)
-        self._filter = limiter or safety.Filter(safety.Limits.of(robot.model, contract.dt_s))
+        self._filter = limiter or make_filter(safety.Limits.of(robot.model, contract.dt_s))
         self._limits = self._filter.limits
         self._rearm, self._flight = rearm, flight
         self._blend_periods = round(config.blend_s * contract.control_hz)
@@ -133,7 +133,9 @@ class ControlLoop:
         self._winding_ohm = winding_ohm(robot.model)
         self._tally = Tally()
         self._watch, self._fault_text, self._strange_in_a_row = safety.Watch(), "", 0
-        self._sent_ns, self._pressed = 0, False
+        self._sent_ns, self._woken_ns, self._pressed = 0, 0, False
+        self._state_in_hand = True  # not where the compiled period was interrupted: what it saw last is nobody's
+        self._noise, self._drawn = np.zeros(contract.action_size), False
         self._start_episode()
         self._tick = self._compile()
 
@@ -141,13 +143,10 @@ class ControlLoop:
         """The compiled period, where all that it needs is there; the loop in Python does the same."""
         robot, policy, limiter = self._robot, self._inference, self._filter
         if not (
-            isinstance(robot, LinkBackend)
-            and isinstance(policy, CompiledInference)
+            isinstance(policy, CompiledInference)
             and isinstance(limiter, CompiledFilter)
             and isinstance(self._clock, MonotonicClock)
             and self._config.paced
-            and self._recorder is None
-            and not self._std.any()
         ):
             return None
         try:
@@ -156,9 +155,13 @@ class ControlLoop:
                 policy,
                 limiter,
                 robot,
+                self._state,
                 self._tally,
                 strangeness=self._strangeness,
                 flight=self._flight,
+                recorder=self._recorder,
+                noise=self._noise if self._std.any() else None,
+                std=self._std,
                 winding_ohm=self._winding_ohm,
                 late_answer=LATE_ANSWER,
             )
@@ -198,7 +201,7 @@ class ControlLoop:
         zeros = np.zeros(self._interface.contract.observation_size, dtype=np.float32)
         for _ in range(WARM_UP_CALLS):
             mean, _ = self._inference.act(zeros)
-            sample(mean, self._std, rng)
+            sample(mean, self._std, rng.standard_normal(self._std.shape))
             self._filter(self._sent_rad, self._sent_rad, self._sent_rad, 0.0 * self._sent_rad)
         self._inference.reset()
 
@@ -243,42 +246,59 @@ class ControlLoop:
             The last deadline met, since when the state is in hand, and False if that state is still to be answered: the
             compiled period would not, and Python knows the words for why.
         """
-        robot, record, code, done = self._robot, tick.record, 0, True
-        assert isinstance(robot, LinkBackend)
+        record, code, done = tick.record, 0, True
         tick.load(
             self._memory,
-            robot.numbers,
+            self._state,
             sent_rad=self._sent_rad,
             sent_ns=self._sent_ns,
             ready_ns=ready_ns,
             fresh_ns=self._fresh_ns,
-            robot_s=self._state.time_s,
             strange=self._strange_in_a_row,
         )
-        while done := tick.decide():
-            code = tick.read(deadline_ns + self._period_ns)
-            deadline_ns = record.deadline_ns
-            if code:
-                break
-            self._pressed = self._estop()
-            if self._pressed or self._should_stop() or (end_ns is not None and record.ready_ns >= end_ns):
-                break
-        self._strange_in_a_row = record.strange_in_a_row
-        self._sent_ns, self._fresh_ns, before_s = record.sent_ns, record.fresh_ns, record.before_s
-        if tick.decided:
-            self._watch = safety.advance(self._watch, fault=None)
-            self._memory, self._sent_rad = tick.unload(self._memory.goal)
-            self._state = robot.take(tick.message(code))
+        try:
+            while done := self._compiled_decision(tick):
+                code = tick.read(deadline_ns + self._period_ns)
+                deadline_ns = record.deadline_ns
+                if code:
+                    break
+                self._pressed = self._estop()
+                if self._pressed or self._should_stop() or (end_ns is not None and record.ready_ns >= end_ns):
+                    break
+        finally:
+            self._strange_in_a_row = record.strange_in_a_row
+            self._sent_ns, self._fresh_ns, before_s = record.sent_ns, record.fresh_ns, record.before_s
+            if decided := tick.decided:
+                self._watch = safety.advance(self._watch, fault=None)
+                self._memory, self._sent_rad = tick.unload(self._memory.goal)
+                self._state_in_hand = False
+        if decided:
+            self._state, self._state_in_hand = tick.state(code), True
             if self._interface.contract.goal:
-                self._memory = replace(self._memory, goal=robot.feedback.goal)
+                self._memory = replace(self._memory, goal=self._robot.feedback.goal)
         if code:
             self._account(before_s, stepped=True)
+            self._record(tick.observation, tick.chosen, tick.log_prob, before_s)
             record.ready_ns = self._clock.now_ns()
         return deadline_ns, record.ready_ns, done
 
+    def _compiled_decision(self, tick: Tick) -> bool:
+        """One decision; a chunk that is full is handed on once the command is out."""
+        self._draw()
+        if not tick.decide():
+            return False
+        self._drawn = False
+        self._hand_on(tick.full_chunk())
+        return True
+
+    def _draw(self) -> None:
+        """The noise of the next decision, once, whoever comes to it first: the compiled period or this one."""
+        if not self._drawn and self._std.any():
+            self._rng.standard_normal(out=self._noise)
+            self._drawn = True
+
     def _take_over(self) -> None:
         """Back from DAMPING: the policy starts anew from where the joints are, and fades in."""
-        self._cut_off()  # what follows is no continuation of the episode
         self._watch, self._fault_text, self._strange_in_a_row = safety.rearm(self._watch), "", 0
         self._blended = 0
         self._memory = self._interface.memory(self._memory.goal)
@@ -292,21 +312,27 @@ class ControlLoop:
             self._tally.missed += skipped
             deadline_ns += skipped * self._period_ns
         self._clock.sleep_until(deadline_ns)
-        self._tally.lateness.add(max(0, self._clock.now_ns() - deadline_ns))
+        self._woken_ns = self._clock.now_ns()
+        self._tally.lateness.add(max(0, self._woken_ns - deadline_ns))
         return deadline_ns
 
     def _skip(self, deadline_ns: int, now_ns: int) -> int:
-        """The robot's answer came too late for its period: on to the next deadline."""
+        """Too late for this period, because we were woken too late or because the answer came too late: on to the next deadline."""
         skipped = (now_ns - deadline_ns) // self._period_ns + 1
         self._tally.missed += skipped
-        self._tally.missed_by_robot += skipped
+        if self._woken_ns > deadline_ns + LATE_ANSWER * self._period_ns:
+            self._tally.missed_by_system += skipped
+        else:
+            self._tally.missed_by_robot += skipped
         self._clock.sleep_until(deadline_ns + skipped * self._period_ns)
         return deadline_ns + skipped * self._period_ns
 
     def _period(self, ready_ns: int) -> Decision | None:
         """Decide and command; gives what the policy decided, None where it was not heard."""
         had = self._watch.fault
+        self._draw()
         decision, fault = self._decide(ready_ns) if had is None else (None, None)
+        self._drawn = False
         self._watch = safety.advance(self._watch, fault=fault, estop=self._pressed or self._estop())
         self._pressed = False
         if self._watch.mode is Mode.POLICY and decision is not None:
@@ -319,8 +345,11 @@ class ControlLoop:
         self._robot.send(Command(target_rad=target))
         self._sent_rad, self._sent_ns = target, self._clock.now_ns()
         self._tally.latency.add(self._sent_ns - ready_ns)
+        began = had is None and self._watch.fault is not None
         if self._flight is not None:
-            self._note(self._flight, decision, ready_ns, began=had is None and self._watch.fault is not None)
+            self._note(self._flight, decision, ready_ns, began=began)
+        if began:
+            self._cut_off()  # now, while the state in hand is what followed the policy's last action
         return decision
 
     def _decide(self, ready_ns: int) -> tuple[Decision | None, Fault | None]:
@@ -340,7 +369,7 @@ class ControlLoop:
         before_ns = self._clock.now_ns()
         mean, _ = self._inference.act(observation)
         self._tally.inference.add(self._clock.now_ns() - before_ns)
-        action, log_prob = sample(mean, self._std, self._rng)
+        action, log_prob = sample(mean, self._std, self._noise)
         try:
             asked_rad = self._interface.command(action, self._state).target_rad
         except NotFiniteError as error:
@@ -410,16 +439,14 @@ class ControlLoop:
         feedback = self._robot.feedback
         goal = feedback.goal if self._interface.contract.goal else None
         self._memory = self._interface.remember(self._memory, before, decision.action, goal)
+        self._record(decision.observation, decision.action, decision.log_prob, before.time_s)
+
+    def _record(self, observation: np.ndarray, action: np.ndarray, log_prob: float, robot_s: float) -> None:
+        """Make experience of the step that the robot just answered."""
         if self._recorder is not None:
+            feedback = self._robot.feedback
             self._hand_on(
-                self._recorder.add(
-                    decision.observation,
-                    decision.action,
-                    decision.log_prob,
-                    feedback.reward_terms,
-                    feedback.success,
-                    before.time_s,
-                )
+                self._recorder.add(observation, action, log_prob, feedback.reward_terms, feedback.success, robot_s)
             )
 
     def _account(self, before_s: float, *, stepped: bool) -> None:
@@ -461,8 +488,10 @@ class ControlLoop:
 
     def _cut_off(self) -> None:
         """Hand on what the running episode has so far."""
-        if self._recorder is not None:
-            try:
-                self._hand_on(self._recorder.end("no", self._interface.observe(self._state, self._memory)))
-            except NotFiniteError:
-                self._hand_on(self._recorder.end_unseen())
+        if self._recorder is None:
+            return
+        try:
+            last = self._interface.observe(self._state, self._memory) if self._state_in_hand else None
+        except NotFiniteError:
+            last = None
+        self._hand_on(self._recorder.end_unseen() if last is None else self._recorder.end("no", last))

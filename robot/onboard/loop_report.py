@@ -17,6 +17,7 @@ class LoopReport:
         periods: Periods in which anything was commanded.
         missed: Periods without a command, because the one before was not over.
         missed_by_robot: Those of them in which the command had been in time and the robot's answer was late.
+        missed_by_system: Those in which the operating system woke this process too late. The rest: deciding took too long.
         latency: State in hand to command sent.
         inference: The network alone.
         lateness: How long after its deadline the system woke us.
@@ -38,6 +39,7 @@ class LoopReport:
     periods: int
     missed: int
     missed_by_robot: int
+    missed_by_system: int
     latency: Quantiles
     inference: Quantiles
     lateness: Quantiles
@@ -82,6 +84,7 @@ class Tally:
     periods: int = 0
     missed: int = 0
     missed_by_robot: int = 0
+    missed_by_system: int = 0
     episodes: int = 0
     successes: int = 0
     success_steps: int = 0

@@ -66,6 +66,41 @@ class Recorder:
     def reward_names(self) -> tuple[str, ...]:
         return self._reward_names
 
+    @property
+    def room(self) -> int:
+        """Most steps in a chunk."""
+        return len(self._time_s)
+
+    @property
+    def count(self) -> int:
+        """Steps in the chunk so far."""
+        return self._count
+
+    @property
+    def start_ns(self) -> int:
+        """UTC of its first step."""
+        return self._start_ns
+
+    @property
+    def rows(self) -> dict[str, np.ndarray]:
+        """The chunk's arrays by name, one row per step, for compiled code that writes steps itself and then calls `wrote`."""
+        return {
+            "observation": self._observation,
+            "action": self._action,
+            "reward": self._reward,
+            "log_prob": self._log_prob,
+            "success": self._success,
+            "time_s": self._time_s,
+        }
+
+    def wrote(self, count: int, start_ns: int) -> None:
+        """Somebody else wrote rows: so many there are now, the first at a UTC time."""
+        self._count, self._start_ns = count, start_ns
+
+    def seal_full(self, next_observation: np.ndarray) -> Chunk | None:
+        """The chunk if it is full; a step acts on `next_observation` after it."""
+        return self._seal("no", next_observation) if self._count == len(self._time_s) else None
+
     def begin(self, episode_id: str = "") -> None:
         """Start an episode; a fresh id is made where none is given.
 
@@ -99,7 +134,7 @@ class Recorder:
         Returns:
             The chunk that was full before this step, if one was.
         """
-        full = self._seal("no", observation) if self._count == len(self._time_s) else None
+        full = self.seal_full(observation)
         i = self._count
         if i == 0:
             self._start_ns = self._clock_ns()

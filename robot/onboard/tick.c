@@ -2,7 +2,9 @@
    observe, decide, filter, command (`tick_decide`). The same arithmetic as `robot.contract`, `robot.safety` and
    `robot.onboard.loop`, which a test holds it to; where anything is out of the ordinary it sends nothing, says so, and the loop in
    Python takes the same state from there. The network and the filter are libraries of their own, called through pointers.
-   `robot/onboard/tick.py` fills the record below; both list the same fields in the same order. */
+   A robot that only Python can talk to (a motor bus) has fd -1: Python then reads and sends, between `tick_wait` and
+   `tick_account`, and between `tick_decide` and `tick_sent`.
+   `robot/onboard/tick_record.py` has the record below, too; both list the same fields in the same order. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <math.h>
@@ -18,7 +20,7 @@ enum { SUCCESS = 4, PHASE_WIDTH = 2 };
 struct tick {
     /* time, and what is counted */
     int64_t period_ns, late_ns, deadline_ns, woken_ns, ready_ns, sent_ns, fresh_ns;
-    int64_t missed, missed_by_robot, periods, steps, success_steps, late_states, strange_in_a_row;
+    int64_t missed, missed_by_robot, missed_by_system, periods, steps, success_steps, late_states, strange_in_a_row;
     int64_t changed[5], totals[5];
     double reward_sum, copper_j, strangeness_max, before_s, time_s, late_age_s, stale_age_s, dt_s;
     /* the link */
@@ -48,6 +50,17 @@ struct tick {
     double *rows, *asked;
     const double *bound;
     double share, ahead;
+    /* what the policy chose: its mean, and noise where it explores */
+    float *chosen;
+    const double *noise, *std;
+    /* what a decision was like, until it is sent */
+    double score, age_s;
+    int64_t in_a_row, took_ns;
+    /* experience: rows of a chunk, whole ones only */
+    int64_t row_room, row_count, row_start_ns;
+    float *row_observation, *row_action, *row_reward, *row_log_prob;
+    uint8_t *row_success;
+    double *row_time_s, log_prob;
     /* rings of times, and the flight recorder */
     int64_t ring_room, ring_count[3];
     int64_t *ring[3];
@@ -92,9 +105,9 @@ static int take(const struct tick *t, uint8_t *to, int64_t size) {
     return DONE;
 }
 
-/* Sleep until the next deadline that can still be met, read the answer and account for the step it ends. */
-int64_t tick_read(struct tick *t) {
-    int64_t now = now_ns(CLOCK_MONOTONIC);
+/* Sleep until the next deadline that can still be met. */
+void tick_wait(struct tick *t) {
+    const int64_t now = now_ns(CLOCK_MONOTONIC);
     if (now > t->deadline_ns) { /* deciding took too long */
         const int64_t skipped = (now - t->deadline_ns) / t->period_ns + 1;
         t->missed += skipped;
@@ -103,6 +116,54 @@ int64_t tick_read(struct tick *t) {
     sleep_until(t->deadline_ns);
     t->woken_ns = now_ns(CLOCK_MONOTONIC);
     note(t, LATENESS, t->woken_ns > t->deadline_ns ? t->woken_ns - t->deadline_ns : 0);
+}
+
+/* The step as experience; Python makes room before. */
+static void record(struct tick *t, int success) {
+    const int64_t i = t->row_count;
+    if (i >= t->row_room) return;
+    if (i == 0) t->row_start_ns = now_ns(CLOCK_REALTIME);
+    memcpy(t->row_observation + i * t->elements, t->observation, 4 * t->elements);
+    memcpy(t->row_action + i * t->actions, t->chosen, 4 * t->actions);
+    for (int64_t k = 0; k < t->rewards; k++) t->row_reward[i * t->rewards + k] = (float)t->values[t->reward_at + k];
+    t->row_log_prob[i] = (float)t->log_prob;
+    t->row_success[i] = success != 0;
+    t->row_time_s[i] = t->before_s;
+    t->row_count++;
+}
+
+/* What the answer, now in `values`, tells of the step it ends. */
+void tick_account(struct tick *t, double time_s, int64_t success) {
+    int64_t now = now_ns(CLOCK_MONOTONIC);
+    record(t, success != 0);
+    if (time_s > t->before_s) t->fresh_ns = t->sent_ns > now - t->period_ns ? t->sent_ns : now - t->period_ns;
+    t->before_s = time_s;
+    double heat_w = 0.0;
+    for (int64_t i = 0; i < t->currents; i++) {
+        const double amps = t->values[t->current_at + i];
+        const double warm = t->temperatures ? 1.0 + 0.00393 * (t->values[t->temperature_at + i] - 25.0) : 1.0;
+        heat_w += amps * (t->ohm[i] * warm * amps);
+    }
+    t->copper_j += heat_w * t->dt_s;
+    t->steps++;
+    t->success_steps += success != 0;
+    double reward = 0.0;
+    for (int64_t i = 0; i < t->rewards; i++) reward += t->values[t->reward_at + i];
+    t->reward_sum += reward;
+    if (now > t->deadline_ns + t->late_ns) { /* too late for this period: woken too late, or the answer came too late */
+        const int64_t skipped = (now - t->deadline_ns) / t->period_ns + 1;
+        t->missed += skipped;
+        *(t->woken_ns > t->deadline_ns + t->late_ns ? &t->missed_by_system : &t->missed_by_robot) += skipped;
+        t->deadline_ns += skipped * t->period_ns;
+        sleep_until(t->deadline_ns);
+        now = now_ns(CLOCK_MONOTONIC);
+    }
+    t->ready_ns = now;
+}
+
+/* Wait for the deadline, read the answer from the link and account for the step it ends. */
+int64_t tick_read(struct tick *t) {
+    tick_wait(t);
     uint32_t size;
     int code = take(t, (uint8_t *)&size, sizeof size);
     if (code) return code;
@@ -117,30 +178,7 @@ int64_t tick_read(struct tick *t) {
     double time_s;
     memcpy(&time_s, t->frame + t->time_at, 8);
     memcpy(t->values, t->frame + t->head_size, 8 * t->numbers);
-    now = now_ns(CLOCK_MONOTONIC);
-    if (time_s > t->before_s) t->fresh_ns = t->sent_ns > now - t->period_ns ? t->sent_ns : now - t->period_ns;
-    t->before_s = time_s;
-    double heat_w = 0.0;
-    for (int64_t i = 0; i < t->currents; i++) {
-        const double amps = t->values[t->current_at + i];
-        const double warm = t->temperatures ? 1.0 + 0.00393 * (t->values[t->temperature_at + i] - 25.0) : 1.0;
-        heat_w += amps * (t->ohm[i] * warm * amps);
-    }
-    t->copper_j += heat_w * t->dt_s;
-    t->steps++;
-    t->success_steps += (flags & SUCCESS) != 0;
-    double reward = 0.0;
-    for (int64_t i = 0; i < t->rewards; i++) reward += t->values[t->reward_at + i];
-    t->reward_sum += reward;
-    if (now > t->deadline_ns + t->late_ns) { /* the answer came too late for this period */
-        const int64_t skipped = (now - t->deadline_ns) / t->period_ns + 1;
-        t->missed += skipped;
-        t->missed_by_robot += skipped;
-        t->deadline_ns += skipped * t->period_ns;
-        sleep_until(t->deadline_ns);
-        now = now_ns(CLOCK_MONOTONIC);
-    }
-    t->ready_ns = now;
+    tick_account(t, time_s, flags & SUCCESS);
     return DONE;
 }
 
@@ -205,7 +243,7 @@ static void remember(struct tick *t) {
     t->started = 1;
     t->time_s += t->dt_s;
     for (int64_t i = 0; i < t->actions; i++) {
-        const double a = t->net_actions[i];
+        const double a = t->chosen[i];
         t->values[t->action_at + i] = a < -1.0 ? -1.0 : a > 1.0 ? 1.0 : a;
     }
 }
@@ -236,19 +274,36 @@ static void fly(struct tick *t, const double *target) {
     fill(row + at[10], t->values + t->temperature_at, t->temperatures, (at[11] - at[10]) / 8);
     fill(row + at[11], t->values + t->force_at, t->forces, (at[12] - at[11]) / 8);
     memcpy(row + at[12], t->observation, 4 * t->elements);
-    memcpy(row + at[13], t->net_actions, 4 * t->actions);
+    memcpy(row + at[13], t->chosen, 4 * t->actions);
     memcpy(row + at[14], t->asked, 8 * t->joints);
     memcpy(row + at[15], target, 8 * t->joints);
     ++*t->flight_count;
 }
 
+/* The target in the filter's last row is on its way. */
+void tick_sent(struct tick *t) {
+    double *out = t->rows + 4 * t->joints;
+    t->sent_ns = now_ns(CLOCK_MONOTONIC);
+    memcpy(t->rows + t->joints, out, 8 * t->joints);
+    if (t->recurrent) memcpy(t->net_in, t->net_out, 4 * t->recurrent);
+    remember(t);
+    t->periods++;
+    t->late_states += t->age_s > t->late_age_s;
+    t->strange_in_a_row = t->in_a_row;
+    if (t->score > t->strangeness_max) t->strangeness_max = t->score;
+    for (int k = 0; k < 5; k++) t->totals[k] += t->changed[k];
+    note(t, INFERENCE, t->took_ns);
+    note(t, LATENCY, t->sent_ns - t->ready_ns);
+    if (t->flight) fly(t, out);
+}
+
 /* Observe, decide, filter, command. Anything but DONE: nothing was sent and nothing but the observation changed. */
 int64_t tick_decide(struct tick *t) {
-    const double age_s = (double)(t->ready_ns - t->fresh_ns) * 1e-9;
-    if (!(age_s <= t->stale_age_s)) return STALE;
+    t->age_s = (double)(t->ready_ns - t->fresh_ns) * 1e-9;
+    if (!(t->age_s <= t->stale_age_s)) return STALE;
     if (observe(t)) return OBSERVATION;
-    double score = 0.0;
-    int64_t in_a_row = 0;
+    t->score = 0.0;
+    t->in_a_row = 0;
     if (t->mean) {
         double sum = 0.0;
         for (int64_t i = 0; i < t->elements; i++) {
@@ -256,18 +311,19 @@ int64_t tick_decide(struct tick *t) {
             z = z < t->strange_cap ? z : t->strange_cap;
             sum += z * z;
         }
-        score = sqrt(sum / (double)t->elements);
-        in_a_row = score > t->strange_limit ? t->strange_in_a_row + 1 : 0;
-        if (in_a_row >= t->strange_ticks) return STRANGE;
+        t->score = sqrt(sum / (double)t->elements);
+        t->in_a_row = t->score > t->strange_limit ? t->strange_in_a_row + 1 : 0;
+        if (t->in_a_row >= t->strange_ticks) return STRANGE;
     }
     const int64_t before_ns = now_ns(CLOCK_MONOTONIC);
     memcpy(t->net_observation, t->observation, 4 * t->elements);
     t->act(t->weights, t->io);
-    const int64_t after_ns = now_ns(CLOCK_MONOTONIC);
+    t->took_ns = now_ns(CLOCK_MONOTONIC) - before_ns;
     double *target = t->rows, *q = t->rows + 2 * t->joints, *out = t->rows + 4 * t->joints;
     memcpy(t->asked, t->home, 8 * t->joints);
     for (int64_t i = 0; i < t->actions; i++) {
-        double a = t->net_actions[i];
+        t->chosen[i] = t->noise ? (float)(t->net_actions[i] + t->std[i] * t->noise[i]) : t->net_actions[i];
+        double a = t->chosen[i];
         if (!isfinite(a)) return ACTION;
         a = a < -1.0 ? -1.0 : a > 1.0 ? 1.0 : a;
         double to = t->scale[i] * a;
@@ -278,6 +334,7 @@ int64_t tick_decide(struct tick *t) {
     memcpy(q, t->values + t->q_at, 8 * t->joints);
     memcpy(q + t->joints, t->values + t->qd_at, 8 * t->joints);
     if (t->filter(t->rows, t->bound, t->changed, t->joints, t->share, t->ahead)) return FILTER;
+    if (t->fd < 0) return DONE; /* Python sends, and then says so */
     memcpy(t->out + t->out_at, out, 8 * t->joints);
     for (int64_t done = 0; done < t->out_size;) {
         const ssize_t put = send(t->fd, t->out + done, t->out_size - done, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -290,17 +347,15 @@ int64_t tick_decide(struct tick *t) {
             return CLOSED;
         }
     }
-    t->sent_ns = now_ns(CLOCK_MONOTONIC);
-    memcpy(t->rows + t->joints, out, 8 * t->joints);
-    if (t->recurrent) memcpy(t->net_in, t->net_out, 4 * t->recurrent);
-    remember(t);
-    t->periods++;
-    t->late_states += age_s > t->late_age_s;
-    t->strange_in_a_row = in_a_row;
-    if (score > t->strangeness_max) t->strangeness_max = score;
-    for (int k = 0; k < 5; k++) t->totals[k] += t->changed[k];
-    note(t, INFERENCE, after_ns - before_ns);
-    note(t, LATENCY, t->sent_ns - t->ready_ns);
-    if (t->flight) fly(t, out);
+    tick_sent(t);
     return DONE;
+}
+
+/* What a bare sleeper sees of this machine: `count` deadlines, how late it was woken at each [ns]. The floor under every loop here. */
+void tick_sleep(int64_t start_ns, int64_t period_ns, int64_t count, int64_t *late_ns) {
+    for (int64_t k = 0; k < count; k++) {
+        const int64_t deadline_ns = start_ns + (k + 1) * period_ns;
+        sleep_until(deadline_ns);
+        late_ns[k] = now_ns(CLOCK_MONOTONIC) - deadline_ns;
+    }
 }

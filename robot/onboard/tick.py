@@ -1,40 +1,31 @@
-"""The control period in C (`tick.c`) for a robot behind a link: what the loop in Python does when all is in order, without it.
+"""The control period in C (`tick.c`): what the loop in Python does when all is in order, without it.
 
 Two calls per period: `read` sleeps until the deadline, takes in the robot's answer and accounts for the step; `decide` observes,
 runs the compiled network, commands through the compiled filter, and sends. Between them the interpreter asks for stops. Where
 anything is out of the ordinary (end of an episode, a fault, a stranger's message) nothing was sent, and the loop in Python takes
-the same state from there: it has the words for it. Nothing is allocated in either call.
+the same state from there: it has the words for it. Behind a link nothing is allocated in either call; a robot that only Python can
+talk to (`robot.onboard.tick_io`) allocates what its own state does.
 """
-
-import ctypes
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from robot import safety
 from robot.contract import OF_TIPS, Interface, Memory
-from robot.errors import FlexorError
+from robot.experience import Chunk
 from robot.kinematics import TipKinematics
 from robot.link import LinkBackend
-from robot.link_wire import (
-    ARRAYS,
-    MAX_MESSAGE_BYTES,
-    STATE_HEAD,
-    LinkClosedError,
-    LinkError,
-    Step,
-    frame,
-    raw,
-    state_head,
-)
-from robot.onboard.compiled import CompiledInference, build
-from robot.onboard.filter import STRICT_FLAGS, CompiledFilter
+from robot.link_wire import ARRAYS
+from robot.onboard.compiled import CompiledInference
+from robot.onboard.explore import log_density
+from robot.onboard.filter import CompiledFilter
 from robot.onboard.flight import MODES, NO_FAULT, FlightRecorder
 from robot.onboard.loop_report import Tally
+from robot.onboard.recorder import Recorder
+from robot.onboard.robots import Robot
+from robot.onboard.tick_io import Line, OverLink, ThroughPython
+from robot.onboard.tick_record import DONE, Keeper, Record, TickError, load_library
+from robot.state import RobotState
 
-TEXT = Path(__file__).with_name("tick.c")
-DONE, CLOSED, SILENT, OTHER = range(4)  # what `read` says; more in tick.c
 RINGS = ("latency", "inference", "lateness")
 # Where each observation term's numbers are, and what is taken from them: names of RobotState, or of what is computed.
 SOURCES: dict[str, tuple[str, str]] = {
@@ -55,50 +46,6 @@ SOURCES: dict[str, tuple[str, str]] = {
     "previous_action": ("action", ""),
 }
 
-_i, _d, _p = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
-
-
-def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
-    return [(name, kind) for name in names.split()]
-
-
-class Record(ctypes.Structure):
-    """`struct tick`, field by field."""
-
-    _fields_ = (
-        *_fields(_i, "period_ns late_ns deadline_ns woken_ns ready_ns sent_ns fresh_ns"),
-        *_fields(_i, "missed missed_by_robot periods steps success_steps late_states strange_in_a_row"),
-        ("changed", _i * 5),
-        ("totals", _i * 5),
-        *_fields(_d, "reward_sum copper_j strangeness_max before_s time_s late_age_s stale_age_s dt_s"),
-        *_fields(
-            _i, "fd timeout_ms frame_room frame_size head_size flags_at time_at reward_at rewards out_size out_at"
-        ),
-        *_fields(_p, "frame out head"),
-        *_fields(_i, "numbers joints tips depth elements histories phases started"),
-        *_fields(_i, "q_at qd_at target_at current_at currents temperature_at temperatures force_at forces"),
-        *_fields(_i, "quat_at gravity_at tips_at phase_at action_at"),
-        *_fields(_p, "values wide past plus minus history chain moves fixed fixed_a fixed_aa origin offset"),
-        *_fields(_p, "phase_s mean spread ohm"),
-        *_fields(_d, "strange_limit strange_cap"),
-        *_fields(_i, "strange_ticks"),
-        *_fields(_p, "observation act weights io net_observation net_actions net_in net_out"),
-        *_fields(_i, "actions recurrent relative"),
-        *_fields(_p, "moved scale shift lower upper home filter rows asked bound"),
-        *_fields(_d, "share ahead"),
-        ("ring_room", _i),
-        ("ring_count", _i * 3),
-        ("ring", _p * 3),
-        *_fields(_p, "flight flight_count"),
-        *_fields(_i, "flight_room flight_item"),
-        ("flight_at", _i * 16),
-        *_fields(ctypes.c_uint8, "flight_mode flight_no_fault"),
-    )
-
-
-class TickError(FlexorError):
-    """A contract, or a robot, that the compiled period cannot serve; the loop in Python does."""
-
 
 class Tick:
     """The compiled period of one run. The loop loads what it knows, calls `read` and `decide`, and unloads.
@@ -107,10 +54,14 @@ class Tick:
         interface: The contract, bound.
         policy: The compiled network; its buffers are shared.
         limiter: The compiled filter; its buffers are shared.
-        robot: The link; its socket is shared.
+        robot: What is driven, after a reset.
+        state: What it said.
         tally: The run's; its rings are written in place, counts are added by `unload`.
         strangeness: Out-of-distribution score, None for none.
         flight: Flight recorder, None for none; its ring is written in place.
+        recorder: Takes the experience, None for none; its chunk is written in place.
+        noise, std: What a decision adds to the mean action, std times noise, shape (n_actions,); the loop draws `noise` before each
+            decision. None to act without.
         winding_ohm: Of the motors [ohm].
         late_answer: Share of a period by which an answer may come late.
 
@@ -124,34 +75,37 @@ class Tick:
         interface: Interface,
         policy: CompiledInference,
         limiter: CompiledFilter,
-        robot: LinkBackend,
+        robot: Robot,
+        state: RobotState,
         tally: Tally,
         *,
         strangeness: safety.Strangeness | None,
         flight: FlightRecorder | None,
+        recorder: Recorder | None,
+        noise: np.ndarray | None,
+        std: np.ndarray,
         winding_ohm: np.ndarray,
         late_answer: float,
     ) -> None:
-        library = ctypes.CDLL(str(build(TEXT.read_text(), flags=STRICT_FLAGS)))
-        self._read, self._decide = library.tick_read, library.tick_decide
-        for call in (self._read, self._decide):
-            call.argtypes, call.restype = (ctypes.c_void_p,), ctypes.c_int64
-        library.tick_size.restype = ctypes.c_int64
-        if library.tick_size() != ctypes.sizeof(Record):
-            raise TickError(f"tick.c's record has {library.tick_size()} bytes, tick.py's {ctypes.sizeof(Record)}")
-        self._library, self._tally, self._policy, self._limiter = library, tally, policy, limiter
-        self._robot, self._interface = robot, interface
-        self._keep: list[np.ndarray] = []
+        library = load_library()
+        self._tally, self._policy, self._limiter, self._interface = tally, policy, limiter, interface
+        self._recorder, self._std, self._noise = recorder, std, noise
+        self._line: Line = (
+            OverLink(robot, library)
+            if isinstance(robot, LinkBackend)
+            else ThroughPython(robot, state, limiter.target, library)
+        )
+        self._own = Keeper()
         self.record = t = Record()
-        self._at = ctypes.addressof(t)
         contract = interface.contract
         t.period_ns, t.dt_s = round(1e9 / contract.control_hz), contract.dt_s
         t.late_ns = round(late_answer * t.period_ns)
         t.late_age_s = safety.LATE_PERIODS * contract.dt_s
         t.stale_age_s = safety.STALE_PERIODS * contract.dt_s
-        self._link(robot)
+        self._place_numbers()
         self._observe(interface)
         self._command(interface, policy, limiter)
+        self._line.attach(t, self._own, self._values[: t.numbers])
         if strangeness is not None:
             t.mean = self._own(np.asarray(strangeness.mean, dtype=np.float64))
             t.spread = self._own(np.maximum(np.asarray(strangeness.std, dtype=np.float64), safety.LEAST_STD))
@@ -163,31 +117,16 @@ class Tick:
             t.ring[k] = ring.address
         if flight is not None:
             self._fly(flight)
+        if recorder is not None:
+            self._keep_experience(recorder)
 
-    def _own(self, array: np.ndarray) -> int:
-        """The address of an array that lives as long as this object."""
-        self._keep.append(np.ascontiguousarray(array))
-        return self._keep[-1].ctypes.data
-
-    def _link(self, robot: LinkBackend) -> None:
-        t = self.record
-        sizes, n = robot.sizes, len(robot.model.joints)
+    def _place_numbers(self) -> None:
+        """Where each array of a state is in the row of its numbers."""
+        t, sizes, names = self.record, self._line.sizes, (*ARRAYS, "goal", "reward")
         starts = np.cumsum((0, *sizes)).tolist()
-        at = dict(zip((*ARRAYS, "goal", "reward"), starts))
-        size = dict(zip((*ARRAYS, "goal", "reward"), sizes))
-        head = state_head(0.0, sizes)
-        self._frame = np.zeros(MAX_MESSAGE_BYTES, dtype=np.uint8)
-        t.frame, t.frame_room = self._own(self._frame), MAX_MESSAGE_BYTES
-        t.head, t.head_size = self._own(np.frombuffer(head, dtype=np.uint8)), len(head)
-        t.flags_at, t.time_at = 1, STATE_HEAD.size - 8
-        t.fd, t.timeout_ms, t.numbers, t.joints = robot.fileno(), round(1e3 * robot.timeout_s), starts[-1], n
+        at, size = dict(zip(names, starts)), dict(zip(names, sizes))
+        t.numbers, t.joints = starts[-1], len(self._interface.model.joints)
         t.reward_at, t.rewards = at["reward"], size["reward"]
-        step = frame(Step(target_rad=raw(np.zeros(n))))
-        t.out, t.out_size, t.out_at = (
-            self._own(np.frombuffer(step, dtype=np.uint8).copy()),
-            len(step),
-            len(step) - 8 * n,
-        )
         t.q_at, t.qd_at, t.target_at = at["q_rad"], at["qd_rad_s"], at["target_rad"]
         t.current_at, t.currents = at["motor_current_a"], size["motor_current_a"]
         t.temperature_at, t.temperatures = at["motor_temperature_c"], size["motor_temperature_c"]
@@ -244,8 +183,8 @@ class Tick:
             setattr(t, name, self._own(np.array(numbers, dtype=np.int64)))
         self._values = np.zeros(end)
         self._action = self._values[t.action_at :]
-        self._observation = np.zeros(contract.observation_size, dtype=np.float32)
-        t.values, t.observation, t.past = self._own(self._values), self._own(self._observation), self._own(self._past)
+        self.observation = np.zeros(contract.observation_size, dtype=np.float32)
+        t.values, t.observation, t.past = self._own(self._values), self._own(self.observation), self._own(self._past)
         t.wide = self._own(np.zeros(contract.observation_size))
 
     def _command(self, interface: Interface, policy: CompiledInference, limiter: CompiledFilter) -> None:
@@ -267,6 +206,10 @@ class Tick:
             setattr(t, name, self._own(np.array(values, dtype=np.float64)))
         t.filter, t.rows, t.bound = limiter.pointers
         t.share, t.ahead = limiter.rates
+        self.chosen = np.zeros(action.size, dtype=np.float32)
+        t.chosen = self._own(self.chosen)
+        if self._noise is not None:
+            t.noise, t.std = self._own(self._noise), self._own(self._std)
         self._asked = np.zeros(len(model.joints))
         t.asked = self._own(self._asked)
 
@@ -280,39 +223,47 @@ class Tick:
             t.flight_at[k] = at
         t.flight_mode, t.flight_no_fault = MODES.index(safety.Mode.POLICY), NO_FAULT
 
+    def _keep_experience(self, recorder: Recorder) -> None:
+        t, rows = self.record, recorder.rows
+        if rows["reward"].shape[1] != t.rewards:
+            raise TickError(f"the robot sends {t.rewards} reward terms, the recorder has {rows['reward'].shape[1]}")
+        t.row_room = recorder.room
+        for name, array in rows.items():
+            setattr(t, f"row_{name}", self._own(array))
+
     def load(
         self,
         memory: Memory,
-        numbers: np.ndarray,
+        state: RobotState,
         *,
         sent_rad: np.ndarray,
         sent_ns: int,
         ready_ns: int,
         fresh_ns: int,
-        robot_s: float,
         strange: int,
     ) -> None:
         """Take over from the loop in Python, with a state to answer.
 
         Args:
             memory: Of the controller.
-            numbers: That state's, as on the wire.
+            state: What the robot said last.
             sent_rad, sent_ns: The target sent last, and when.
             ready_ns, fresh_ns: Since when the state is in hand, and fresh.
-            robot_s: The state's own time.
             strange: Strange observations in a row before it.
         """
         t = self.record
-        self._values[: t.numbers] = numbers
+        self._values[: t.numbers] = self._line.numbers(state)
         self._action[:] = memory.previous_action
         t.started, t.time_s = bool(memory.past), memory.time_s
         if memory.past:
             self._past[:] = np.concatenate([memory.past[term.name].reshape(-1) for term, _ in self._history])
         self._limiter.previous[:] = sent_rad
-        t.sent_ns, t.ready_ns, t.fresh_ns, t.before_s = sent_ns, ready_ns, fresh_ns, robot_s
+        t.sent_ns, t.ready_ns, t.fresh_ns, t.before_s = sent_ns, ready_ns, fresh_ns, state.time_s
         t.strange_in_a_row, t.periods = strange, 0
         for k, name in enumerate(RINGS):
             t.ring_count[k] = getattr(self._tally, name).count
+        if self._recorder is not None:
+            t.row_count, t.row_start_ns = self._recorder.count, self._recorder.start_ns
 
     def read(self, deadline_ns: int) -> int:
         """Wait for the deadline and take in the answer: DONE, or what else there is.
@@ -320,36 +271,54 @@ class Tick:
         `record` then says: `deadline_ns`, the deadline that was met, and `ready_ns`, since when the state is there.
         """
         self.record.deadline_ns = deadline_ns
-        return self._read(self._at)
+        return self._line.read()
 
     def decide(self) -> bool:
-        """Decide and command; False where nothing was sent."""
-        return self._decide(self._at) == DONE
+        """Decide and command; False where nothing was sent. Once it was sent, `observation`, `chosen` and `log_prob` say what."""
+        if self._line.decide() != DONE:
+            return False
+        self.record.log_prob = self.log_prob if self._recorder is not None else np.nan
+        return True
+
+    @property
+    def log_prob(self) -> float:
+        """Log density of what was chosen, NaN without noise."""
+        return np.nan if self._noise is None else log_density(self.chosen, self._policy.actions, self._std)
+
+    def full_chunk(self) -> Chunk | None:
+        """The chunk that is full, its last observation the one just acted on; None while there is room."""
+        t = self.record
+        if self._recorder is None or t.row_count < t.row_room:
+            return None
+        self._recorder.wrote(t.row_count, t.row_start_ns)
+        t.row_count = 0
+        return self._recorder.seal_full(self.observation)
 
     @property
     def decided(self) -> bool:
         """Whether anything was sent since `load`."""
         return self.record.periods > 0
 
-    def message(self, code: int) -> bytes:
-        """The message that `read` took in when it said DONE, or that there is something in it that only Python knows.
+    def state(self, code: int) -> RobotState:
+        """The state that `read` took in when it said DONE, or that there is something in it that only Python knows.
 
         Raises:
-            LinkClosedError, LinkError: There is none: the other end is gone, silent, or announced an absurd length.
+            FlexorError: There is none: the other end is gone, silent, or announced an absurd length.
         """
-        size = self.record.frame_size
-        if code == CLOSED:
-            raise LinkClosedError("the other end of the link is gone")
-        if code == SILENT:
-            raise LinkError(f"the other end of the link did not answer within {self._robot.timeout_s} s")
-        if code == OTHER:
-            raise LinkError(f"a message must have 1..{MAX_MESSAGE_BYTES} bytes, got a length of {size}")
-        return self._frame[:size].tobytes()
+        return self._line.state(code)
 
     def unload(self, goal: np.ndarray) -> tuple[Memory, np.ndarray]:
         """Give back to the loop in Python: adds to the tally, and gives the memory and the target sent, all fresh."""
         t, tally = self.record, self._tally
-        for name in ("missed", "missed_by_robot", "periods", "steps", "success_steps", "late_states"):
+        for name in (
+            "missed",
+            "missed_by_robot",
+            "missed_by_system",
+            "periods",
+            "steps",
+            "success_steps",
+            "late_states",
+        ):
             setattr(tally, name, getattr(tally, name) + getattr(t, name))
             setattr(t, name, 0)
         for name in ("reward_sum", "copper_j"):
@@ -361,6 +330,8 @@ class Tick:
             t.totals[k] = 0
         for k, name in enumerate(RINGS):
             getattr(tally, name).count = t.ring_count[k]
+        if self._recorder is not None:
+            self._recorder.wrote(t.row_count, t.row_start_ns)
         past, start = {}, 0
         for term, older in self._history:
             n = term.size // term.history
