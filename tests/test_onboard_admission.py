@@ -1,6 +1,7 @@
 """Every refusal of the onboard runtime, by name, and the good file beside them that passes."""
 
 import re
+import struct
 import zipfile
 from dataclasses import replace
 
@@ -15,11 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 from robot import artifacts
 from robot.contract import OBSERVATION_TERMS, Term
 from robot.errors import FlexorError
+from robot.onboard import protobuf as pb
 from robot.onboard import refusals as why
 from robot.onboard.admission import admit, examine, fits, judge
 from robot.onboard.artifact import from_bytes, read_golden
 from robot.onboard.measures import SOURCES
 from robot.onboard.onnxfile import read
+from robot.onboard.onnxwrite import _varint, bytes_field, number_field
+from robot.onboard.protobuf import FIXED32
 from robot.onboard.rehearsal import rehearse
 
 GOOD = artifact()
@@ -379,6 +383,79 @@ def test_a_judge_that_takes_too_long_is_ended():
 
 def test_every_refusal_is_an_admission_error_with_its_own_name():
     kinds = [kind for kind in vars(why).values() if isinstance(kind, type) and issubclass(kind, why.AdmissionError)]
-    assert len(kinds) == 24
+    assert len(kinds) == 25
     assert all(why.by_name(kind.__name__) is kind for kind in kinds if kind is not why.AdmissionError)
     assert why.by_name("SomethingElse") is why.JudgeError
+
+
+def float_field(number: int, value: float) -> bytes:
+    return _varint(number << 3 | FIXED32) + struct.pack("<f", value)
+
+
+def with_attribute(body: bytes) -> bytes:
+    """The good file, an attribute of the node that gives the actions added as bytes."""
+    out = b""
+    for number, wire, value in pb.fields(memoryview(GOOD.onnx)):
+        if wire == pb.VARINT:
+            out += number_field(number, int(value))
+        elif number != 7:
+            out += bytes_field(number, bytes(value))
+        else:
+            graph = b""
+            for n, _, v in pb.fields(value):
+                node = bytes(v)
+                if n == 1 and b"\x12\x07actions" in node:
+                    node += bytes_field(5, body)
+                graph += bytes_field(n, node)
+            out += bytes_field(7, graph)
+    return out
+
+
+ALPHA = bytes_field(1, "alpha")
+
+
+@pytest.mark.parametrize(
+    "body",
+    {
+        "a float given twice": ALPHA + float_field(2, -1.0) + float_field(2, 1.0) + number_field(20, 1),
+        "a float and an int": ALPHA + float_field(2, -1.0) + number_field(3, 1) + number_field(20, 1),
+        "an int that says it is a float": ALPHA + number_field(3, 1) + number_field(20, 1),
+        "a name given twice": ALPHA + ALPHA + float_field(2, 1.0) + number_field(20, 1),
+        "an attribute given twice": bytes_field(1, "transB") + number_field(3, 0) + number_field(20, 2),
+    }.values(),
+    ids=lambda body: str(len(body)),
+)
+def test_what_readers_may_read_in_two_ways_is_refused(body):
+    with pytest.raises(why.AmbiguousFileError):
+        from_bytes(with_attribute(body), golden=npz(GOOD.golden))
+
+
+def test_a_weight_or_metadata_key_given_twice_is_refused():
+    proto = model()
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "b0"))
+    with pytest.raises(why.AmbiguousFileError, match="weight 'b0'"):
+        read(proto.SerializeToString())
+    proto = model()
+    proto.metadata_props.add(key=artifacts.CONTRACT_KEY, value="{}")
+    with pytest.raises(why.AmbiguousFileError, match="metadata key"):
+        read(proto.SerializeToString())
+    proto = model()
+    weight(proto, "b0").float_data.append(1.0)
+    with pytest.raises(why.AmbiguousFileError, match="two places"):
+        read(proto.SerializeToString())
+
+
+def test_our_own_reading_is_held_against_the_golden_answers_too():
+    bias = {**GOOD.file.constants, "b2": GOOD.file.constants["b2"] + np.float32(0.01)}
+    other = replace(
+        GOOD, file=replace(GOOD.file, constants=bias)
+    )  # as if our reader took another value than onnxruntime
+    with pytest.raises(why.GoldenMismatchError, match="by our own reading"):
+        rehearse(other, period_s=0.02, rng=np.random.default_rng(0))
+
+
+def test_files_in_the_users_folder_are_not_imported_by_the_judge(tmp_path, monkeypatch):
+    for name in ("msgspec", "numpy", "robot"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from where the user stands')")
+    monkeypatch.chdir(tmp_path)
+    assert judge(GOOD)["golden_samples"] == 8

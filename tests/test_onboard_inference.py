@@ -17,9 +17,11 @@ from robot.errors import UnknownNameError
 from robot.onboard import artifact as artifacts
 from robot.onboard import cli, codegen, compiled, tables
 from robot.onboard.admission import admit
+from robot.onboard.filter import make_filter
 from robot.onboard.inference import BACKENDS, choose, make_inference
 from robot.onboard.refusals import TruncatedFileError
 from robot.onboard.rehearsal import random_observations
+from robot.safety import Filter, Limits
 
 PARITY = 1e-5  # relative above one
 GOOD = artifact()
@@ -310,3 +312,65 @@ def test_a_process_without_onnxruntime_runs_the_whole_loop(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "decisions by c" in done.stdout
+
+
+def test_a_damaged_library_in_the_cache_is_compiled_again(tmp_path):
+    text = codegen.generate(GOOD.file).c
+    library = compiled.build(text, tmp_path / "c")
+    library.write_bytes(b"")  # as a disk leaves it whose power went
+    library.chmod(0o700)
+    assert compiled.load(text, tmp_path / "c").act
+    assert library.stat().st_size > 1000
+
+
+def test_without_a_place_for_compiled_code_the_others_run(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in its place")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(compiled.CompilerError, match="no place for compiled code"):
+        make_inference(GOOD, "c")
+    assert choose(GOOD, pause=lambda seconds: None)[0].name == "onnxruntime"
+    assert isinstance(make_filter(Limits.of(HAND, 0.02)), Filter)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("nobody")))
+    with pytest.raises(compiled.CompilerError, match="no home folder"):
+        make_inference(GOOD, "c")
+
+
+def test_compiled_code_is_held_against_the_golden_answers():
+    wrong = {**GOOD.golden, "actions": GOOD.golden["actions"] + np.float32(1e-3)}
+    with pytest.raises(compiled.CompiledParityError, match="golden answers"):
+        make_inference(replace(GOOD, golden=wrong), "c")
+
+
+@pytest.mark.parametrize("terms, known", [(40, True), (70, False)])
+def test_a_maximum_of_many_stays_a_small_text(terms, known):
+    proto = model()
+    for node in proto.graph.node:
+        if node.name == "raised":
+            node.input.extend(["obs.low"] * terms)
+    file = artifact(proto, arrays={}).file
+    if known:
+        assert len(codegen.generate(file).c) < 20_000
+    else:
+        with pytest.raises(codegen.CodegenError, match="at most 64"):
+            codegen.generate(file)
+
+
+def test_what_is_not_a_number_inside_passes_clips_and_maxima_as_in_numpy():
+    proto = model(activations=("Relu", "Relu"))
+
+    def spoil(proto):
+        for w in proto.graph.initializer:
+            if w.name == "mean":
+                values = np.zeros((1, w.dims[1]), np.float32)
+                values[0, 3] = np.nan
+                w.raw_data = values.tobytes()
+
+    made = artifact(proto, arrays={}, edit=spoil)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "check_parity", lambda *_: 0.0)
+        policy = make_inference(made, "c")
+    with np.errstate(invalid="ignore"):
+        for one in (policy, make_inference(made, "numpy")):
+            action, targets = one.act(np.zeros(CONTRACT.observation_size, np.float32))
+            assert np.isnan(action).all() and np.isnan(targets).all()

@@ -7,6 +7,7 @@ import io
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -60,8 +61,9 @@ def check_backends(data: bytes, steps: dict[str, np.ndarray]) -> Report:
     np.savez(packed, **steps)  # type: ignore[arg-type]
     case = struct.pack("<Q", len(data)) + data + packed.getvalue()
     command = [sys.executable, "-m", "robot.onboard.crosscheck"]
+    root = Path(__file__).resolve().parents[2]  # not the user's folder, whose files would be imported instead of ours
     try:
-        done = subprocess.run(command, input=case, capture_output=True, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(command, input=case, capture_output=True, timeout=TIMEOUT_S, check=False, cwd=root)
         report = msgspec.json.decode(done.stdout, type=Report)
     except subprocess.TimeoutExpired as error:
         raise BackendError(f"the robot's backends took more than {TIMEOUT_S:g} s") from error

@@ -15,7 +15,6 @@ import hashlib
 import io
 import struct
 import subprocess
-import sys
 from dataclasses import dataclass
 
 import msgspec
@@ -27,6 +26,7 @@ from robot.description.model import RobotModel
 from robot.onboard.artifact import Artifact
 from robot.onboard.measures import unmeasured
 from robot.onboard.operators import check_operators
+from robot.onboard.processes import ROOT, python_module
 from robot.onboard.refusals import (
     AlteredFileError,
     DtypeError,
@@ -169,9 +169,15 @@ def judge(artifact: Artifact, *, seed: int = 0, timeout_s: float = JUDGE_TIMEOUT
     Raises:
         AdmissionError: What the rehearsal refused, or JudgeError when the child did not live to say.
     """
-    command = [sys.executable, "-m", "robot.onboard.judge"]
     try:
-        done = subprocess.run(command, input=case(artifact, seed), capture_output=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            python_module("robot.onboard.judge"),
+            input=case(artifact, seed),
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            cwd=ROOT,
+        )
     except subprocess.TimeoutExpired as error:
         raise JudgeError(f"trying {artifact.label} took more than {timeout_s:g} s") from error
     try:

@@ -36,6 +36,7 @@ from robot.onboard.inference import BACKENDS, make_inference
 from robot.onboard.loop import ControlLoop, LoopConfig
 from robot.onboard.loop_report import LoopReport
 from robot.onboard.ort import session
+from robot.onboard.processes import ROOT, python_module
 from robot.onboard.realtime import MonotonicClock, realtime
 from robot.onboard.start import strangeness
 
@@ -192,8 +193,9 @@ def in_process(name: str, mode: str, rate_hz: float, seconds: float) -> Cost:
         BenchError: The process ended without a figure; its last words are in the message.
     """
     module = "policies.peer_bench" if mode == TORCH else "robot.onboard.bench"
-    command = [sys.executable, "-m", module, name, mode, repr(rate_hz), repr(seconds)]
-    done = subprocess.run(command, capture_output=True, timeout=seconds + START_S, check=False)
+    where = str(Path(name).resolve()) if Path(name).is_dir() else name
+    command = python_module(module, where, mode, repr(rate_hz), repr(seconds))
+    done = subprocess.run(command, capture_output=True, timeout=seconds + START_S, check=False, cwd=ROOT)
     if done.returncode != 0:
         raise BenchError(f"measuring {mode} failed:\n{done.stderr[-1000:].decode(errors='replace')}")
     return msgspec.json.decode(done.stdout, type=Cost)

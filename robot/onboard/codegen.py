@@ -4,7 +4,7 @@ The text depends on the graph's structure and sizes only; weights come in throug
 needs no compiler. `io` holds inputs, outputs and intermediate tensors at fixed places; `w` holds the weights as `pack` laid them out.
 
 exp and tanh are written out so that the compiler can vectorise them: Cephes' expf (Moshier), 2 ulp; tanh x = (1 - e)/(1 + e) with
-e = exp(-2 |x|), within 2e-7. NaN in an observation never gets here; a NaN born inside reaches `actions`, which the loop checks.
+e = exp(-2 |x|), within 2e-7. NaN in an observation never gets here; a NaN born inside passes every clip and reaches `actions`, which the loop checks.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,8 @@ from robot.errors import FlexorError
 from robot.onboard.onnxfile import Node, OnnxFile
 from robot.onboard.operators import MOVES, OPERATORS, evaluate
 
+MAX_TEXT = 1_000_000  # characters; a GRU and an MLP have 5 thousand, and a compiler needs memory for each
+MAX_TERMS = 64  # of one sum, product or maximum; compilers bound how deep an expression may nest
 ALIGN = 16  # floats: one cache line
 BLOCK = 64  # outputs of a matrix product kept in registers; half of it for narrow ones
 
@@ -45,6 +47,9 @@ static inline float fx_tanh(float x) {
     return copysignf((1.0f - e) / (1.0f + e), x);
 }
 static inline float fx_sigmoid(float x) { return 0.5f * fx_tanh(0.5f * x) + 0.5f; }
+/* As numpy's: what is not a number stays so. */
+static inline float fx_max(float a, float b) { return a > b || a != a ? a : b; }
+static inline float fx_min(float a, float b) { return a < b || a != a ? a : b; }
 static inline float fx_elu(float x, float a) { return x < 0.0f ? a * (fx_exp(x) - 1.0f) : x; }
 
 #define GEMM(NAME, B) \\
@@ -134,6 +139,8 @@ def _number(value: object) -> str:
 
 
 def _fold(p: Program, node: Node, combine: Callable[[str, str], str]) -> None:
+    if len(node.inputs) > MAX_TERMS:
+        raise CodegenError(f"{node.op} {node.name!r} of {len(node.inputs)} inputs; at most {MAX_TERMS} are compiled")
     shape = p.shape[node.outputs[0]]
     terms = [p.operand(name, shape) for name in node.inputs]
     expression = terms[0]
@@ -149,10 +156,9 @@ def _unary(p: Program, node: Node, form: str) -> None:
 def _clip(p: Program, node: Node) -> None:
     shape, names = p.shape[node.outputs[0]], (*node.inputs, "", "")[:3]
     expression = p.operand(names[0], shape)
-    for name, compare in zip(names[1:], (">", "<")):
+    for name, bounded in zip(names[1:], ("fx_max", "fx_min")):
         if name:
-            bound = p.operand(name, shape)
-            expression = f"({expression} {compare} {bound} ? {expression} : {bound})"
+            expression = f"{bounded}({expression}, {p.operand(name, shape)})"
     p.each(node.outputs[0], expression)
 
 
@@ -226,10 +232,10 @@ EMITTERS: dict[str, Callable[[Program, Node], None]] = {
     "Gemm": _matrix,
     "LayerNormalization": _layer_norm,
     "MatMul": _matrix,
-    "Max": lambda p, node: _fold(p, node, lambda a, b: f"({a} > {b} ? {a} : {b})"),
-    "Min": lambda p, node: _fold(p, node, lambda a, b: f"({a} < {b} ? {a} : {b})"),
+    "Max": lambda p, node: _fold(p, node, lambda a, b: f"fx_max({a}, {b})"),
+    "Min": lambda p, node: _fold(p, node, lambda a, b: f"fx_min({a}, {b})"),
     "Mul": lambda p, node: _fold(p, node, lambda a, b: f"{a} * {b}"),
-    "Relu": lambda p, node: _unary(p, node, "({x} > 0.0f ? {x} : 0.0f)"),
+    "Relu": lambda p, node: _unary(p, node, "fx_max({x}, 0.0f)"),
     "Sigmoid": lambda p, node: _unary(p, node, "fx_sigmoid({x})"),
     "Sub": lambda p, node: _fold(p, node, lambda a, b: f"{a} - {b}"),
     "Tanh": lambda p, node: _unary(p, node, "fx_tanh({x})"),
@@ -285,6 +291,8 @@ def generate(file: OnnxFile) -> Generated:
         f"{PRELUDE}\nGEMM(gemm{BLOCK}, {BLOCK})\nGEMM(gemm{BLOCK // 2}, {BLOCK // 2})\n\n"
         f"void act(const float *restrict w, float *restrict io) {{\n{body}\n}}\n"
     )
+    if len(text) > MAX_TEXT:
+        raise CodegenError(f"the graph would be {len(text):,} characters of C, at most {MAX_TEXT:,} are compiled")
     ports = {port.name: (p.at[port.name], p.shape[port.name]) for port in (*file.inputs, *file.outputs)}
     weights = np.concatenate(p.weights) if p.weights else np.zeros(ALIGN, dtype=np.float32)
     return Generated(c=text, weights=weights, io_size=p.io_size, at=ports)

@@ -36,7 +36,10 @@ class CompiledParityError(FlexorError):
 
 def cache_folder() -> Path:
     """Where compiled policies are kept: below XDG_CACHE_HOME, readable and writable by this user only."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise CompilerError(f"no home folder to keep compiled code in ({error}); set XDG_CACHE_HOME") from error
     return Path(home) / "flexor" / "onboard"
 
 
@@ -62,6 +65,23 @@ def _owned(path: Path) -> bool:
     return info.st_uid == os.getuid() and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
+def load(text: str, folder: Path | None = None, flags: tuple[str, ...] = FLAGS) -> ctypes.CDLL:
+    """The library of some C text, loaded; one that cannot be loaded (a disk that lost it) is compiled once more.
+
+    Raises:
+        CompilerError: See `build`; or what was compiled cannot be loaded here, as from a disk that allows no programs.
+    """
+    library = build(text, folder, flags)
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError:
+        library.unlink(missing_ok=True)
+    try:
+        return ctypes.CDLL(str(build(text, folder, flags)))
+    except OSError as error:
+        raise CompilerError(f"compiled code in {library.parent} cannot be loaded: {error}") from error
+
+
 def build(text: str, folder: Path | None = None, flags: tuple[str, ...] = FLAGS) -> Path:
     """The shared library of some C text, compiled unless it is in the cache.
 
@@ -71,9 +91,16 @@ def build(text: str, folder: Path | None = None, flags: tuple[str, ...] = FLAGS)
         flags: For the compiler.
 
     Raises:
-        CompilerError: No compiler, or it refused, or the cache is writable by others.
+        CompilerError: No compiler, or it refused, or the cache is writable by others or cannot be written.
     """
     folder = folder or cache_folder()
+    try:
+        return _build(text, folder, flags)
+    except OSError as error:
+        raise CompilerError(f"no place for compiled code in {folder}: {error}; set XDG_CACHE_HOME") from error
+
+
+def _build(text: str, folder: Path, flags: tuple[str, ...]) -> Path:
     compiler = _compiler()
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, timeout=COMPILE_TIMEOUT_S, check=False
@@ -96,6 +123,8 @@ def build(text: str, folder: Path | None = None, flags: tuple[str, ...] = FLAGS)
         if done.returncode != 0:
             raise CompilerError(f"{compiler} refused the generated C:\n{done.stderr[:1000]}")
         draft.chmod(0o700)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())  # robots are switched off at the battery
         os.replace(draft, library)
     return library
 
@@ -113,7 +142,7 @@ class CompiledInference:
 
     def __init__(self, artifact: Artifact, folder: Path | None = None) -> None:
         generated = generate(artifact.file)
-        self._library = ctypes.CDLL(str(build(generated.c, folder)))
+        self._library = load(generated.c, folder)
         self._call = self._library.act
         self._call.argtypes, self._call.restype = (ctypes.c_void_p, ctypes.c_void_p), None
         self._weights, self._io = _aligned(generated.weights), _aligned(np.zeros(generated.io_size, dtype=np.float32))
@@ -155,7 +184,8 @@ def _aligned(array: np.ndarray) -> np.ndarray:
 
 
 def check_parity(policy: CompiledInference, artifact: Artifact) -> float:
-    """The largest difference from the graph in numpy, over golden and random observations, the state carried along.
+    """The largest difference from the graph in numpy, over golden and random observations, the state carried along, and from the
+    golden answers.
 
     Raises:
         CompiledParityError: It is more than `PARITY`.
@@ -173,7 +203,25 @@ def check_parity(policy: CompiledInference, artifact: Artifact) -> float:
         for got, name in zip(policy.act(row), (ACTIONS, JOINT_TARGETS)):
             want = expected[name][0]
             worst = float(np.maximum(worst, (np.abs(got - want) / np.maximum(np.abs(want), 1.0)).max()))
+    worst = float(np.maximum(worst, _from_golden(policy, artifact)))
     policy.reset()
     if not worst <= PARITY:
-        raise CompiledParityError(f"compiled code and graph differ by {worst:.3g}, more than {PARITY:g}")
+        raise CompiledParityError(
+            f"compiled code and graph, or its golden answers, differ by {worst:.3g}, more than {PARITY:g}"
+        )
+    return worst
+
+
+def _from_golden(policy: CompiledInference, artifact: Artifact) -> float:
+    """The largest difference from the golden answers; 0 where an artifact in memory has none, which admission refuses."""
+    golden, worst = artifact.golden, 0.0
+    rows = {name: golden[name].reshape(len(golden[name]), -1) for name in golden}
+    if not {OBSERVATION, ACTIONS, JOINT_TARGETS} <= set(rows) or (policy.state is not None and STATE_IN not in rows):
+        return 0.0
+    for i, observation in enumerate(rows[OBSERVATION]):
+        if policy.state is not None:
+            policy.state[0][:] = rows[STATE_IN][i]
+        for got, name in zip(policy.act(observation), (ACTIONS, JOINT_TARGETS)):
+            apart = np.abs(got - rows[name][i]) / np.maximum(np.abs(rows[name][i]), 1.0)
+            worst = float(np.maximum(worst, apart.max()))
     return worst

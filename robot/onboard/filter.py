@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from robot.onboard.compiled import FLAGS, CompiledParityError, CompilerError, build
+from robot.onboard.compiled import FLAGS, CompiledParityError, CompilerError, load
 from robot.safety import SANE, Filter, Filtered, Limits
 
 # Contraction would fuse products and sums, and so round differently from numpy.
@@ -81,7 +81,7 @@ class CompiledFilter:
     def __init__(self, limits: Limits, folder: Path | None = None) -> None:
         self.limits, self._plain = limits, Filter(limits)
         n = len(limits.joint_names)
-        self._call = ctypes.CDLL(str(build(C, folder, STRICT_FLAGS))).filter
+        self._call = load(C, folder, STRICT_FLAGS).filter
         real, whole, pointer = ctypes.c_double, ctypes.c_int64, ctypes.c_void_p
         self._call.argtypes, self._call.restype = (pointer, pointer, pointer, whole, real, real), whole
         self._bound = np.ascontiguousarray(

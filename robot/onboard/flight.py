@@ -23,6 +23,7 @@ import numpy as np
 from robot.contract import Interface
 from robot.errors import FlexorError
 from robot.onboard.mcap import McapWriter
+from robot.onboard.processes import ROOT, python_module
 from robot.safety import STAGES, Fault, Mode
 from robot.state import RobotState
 
@@ -265,10 +266,10 @@ class FlightRecorder:
         ring = make_ring(self._path, Layout.of(interface, seconds, facts))
         self._take(ring, interface)
         self._watcher = subprocess.Popen(
-            [sys.executable, "-m", "robot.onboard.flight", name, str(folder)],
+            python_module("robot.onboard.flight", name, str(folder.resolve())),
             stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C at a terminal goes to the whole group, and it must outlive us
-            cwd=Path(__file__).resolve().parents[2],
+            cwd=ROOT,
         )
         assert self._watcher.stdin is not None
         self._pipe = self._watcher.stdin.fileno()

@@ -4,13 +4,16 @@ Refuses on sight what no policy needs and what an attacker would use: external d
 graphs, sparse and quantisation side tables, other dtypes than float32, int8 and int64. Field numbers: onnx/onnx.proto.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 
 from robot.onboard import protobuf as pb
 from robot.onboard.refusals import (
+    AmbiguousFileError,
     DtypeError,
     ExternalDataError,
     FileTooLargeError,
@@ -25,6 +28,7 @@ DTYPES = {1: np.dtype("<f4"), 3: np.dtype("i1"), 7: np.dtype("<i8")}  # TensorPr
 DTYPE_NAMES = dict(
     enumerate("UNDEFINED FLOAT UINT8 INT8 UINT16 INT16 INT32 INT64 STRING BOOL FLOAT16 DOUBLE UINT32 UINT64".split())  # noqa: SIM905
 )
+Found = TypeVar("Found")
 Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | np.ndarray
 
 
@@ -74,6 +78,21 @@ class OnnxFile:
         )
 
 
+def _fields(data: memoryview, once: tuple[int, ...]) -> Iterator[tuple[int, int, pb.Value]]:
+    """The fields of a message. Of a field given twice some readers take the first, some the last, some both.
+
+    Raises:
+        AmbiguousFileError: A field of `once` comes twice.
+    """
+    seen: set[int] = set()
+    for field in pb.fields(data):
+        if field[0] in once:
+            if field[0] in seen:
+                raise AmbiguousFileError(f"field {field[0]} is given twice; readers of this file may disagree")
+            seen.add(field[0])
+        yield field
+
+
 def read(data: bytes) -> OnnxFile:
     """Parse a file.
 
@@ -83,27 +102,38 @@ def read(data: bytes) -> OnnxFile:
     if len(data) > MAX_FILE_BYTES:
         raise FileTooLargeError(f"policy.onnx must have at most {MAX_FILE_BYTES} bytes, got {len(data)}")
     ir_version, opsets, metadata, graph = 0, {}, {}, None
-    for number, _, value in pb.fields(memoryview(data)):
+    for number, _, value in _fields(memoryview(data), once=(1, 7)):
         if number == 1:
             ir_version = pb.integer(value)
         elif number == 7:
             graph = pb.message(value)
         elif number == 8:
             domain, version = "", 0
-            for n, _, v in pb.fields(pb.message(value)):
+            for n, _, v in _fields(pb.message(value), once=(1, 2)):
                 if n == 1:
                     domain = pb.text(v)
                 elif n == 2:
                     version = pb.integer(v)
-            opsets["" if domain == "ai.onnx" else domain] = version
+            _new(opsets, "" if domain == "ai.onnx" else domain, version, "opset of domain")
         elif number == 14:
-            entry = {n: pb.text(v) for n, _, v in pb.fields(pb.message(value))}
-            metadata[entry.get(1, "")] = entry.get(2, "")
+            entry = {n: pb.text(v) for n, _, v in _fields(pb.message(value), once=(1, 2))}
+            _new(metadata, entry.get(1, ""), entry.get(2, ""), "metadata key")
         elif number in (20, 25):
             raise NestedGraphError(f"the file holds {'a training graph' if number == 20 else 'a local function'}")
     if graph is None:
         raise TruncatedFileError("no graph in the file: truncated, or not an ONNX model")
     return _graph(graph, ir_version, opsets, metadata)
+
+
+def _new(found: dict[str, Found], name: str, value: Found, what: str) -> None:
+    """Keep a named value.
+
+    Raises:
+        AmbiguousFileError: There is one of that name.
+    """
+    if name in found:
+        raise AmbiguousFileError(f"{what} {name!r} is given twice; readers of this file may disagree")
+    found[name] = value
 
 
 def _graph(data: memoryview, ir_version: int, opsets: dict[str, int], metadata: dict[str, str]) -> OnnxFile:
@@ -113,7 +143,7 @@ def _graph(data: memoryview, ir_version: int, opsets: dict[str, int], metadata: 
             nodes.append(_node(pb.message(value)))
         elif number == 5:
             name, array = _tensor(pb.message(value))
-            constants[name] = array
+            _new(constants, name, array, "weight")
         elif number in (11, 12):
             (inputs if number == 11 else outputs).append(_port(pb.message(value)))
         elif number in (14, 15):
@@ -133,7 +163,7 @@ def _graph(data: memoryview, ir_version: int, opsets: dict[str, int], metadata: 
 
 def _node(data: memoryview) -> Node:
     inputs, outputs, name, op, domain, attributes = [], [], "", "", "", {}
-    for number, _, value in pb.fields(data):
+    for number, _, value in _fields(data, once=(3, 4, 7)):
         if number == 1:
             inputs.append(pb.text(value))
         elif number == 2:
@@ -144,35 +174,46 @@ def _node(data: memoryview) -> Node:
             op = pb.text(value)
         elif number == 5:
             key, attribute = _attribute(pb.message(value))
-            attributes[key] = attribute
+            _new(attributes, key, attribute, f"attribute of node {name!r}:")
         elif number == 7:
             domain = pb.text(value)
     domain = "" if domain == "ai.onnx" else domain
     return Node(op=op, domain=domain, name=name, inputs=tuple(inputs), outputs=tuple(outputs), attributes=attributes)
 
 
+ATTRIBUTE_FIELDS = {1: 2, 2: 3, 3: 4, 4: 5, 6: 7, 7: 8}  # AttributeProto.type to the field its value is in
+
+NOTHING_GIVEN: dict[int, Attribute] = {2: 0.0, 3: 0, 4: ""}
+
+
 def _attribute(data: memoryview) -> tuple[str, Attribute]:
-    name, found = "", []
-    floats: list[float] = []
-    ints: list[int] = []
-    for number, _, value in pb.fields(data):
+    name, kind = "", 0
+    found: dict[int, Attribute] = {}
+    lists: dict[int, list] = {7: [], 8: []}
+    for number, _, value in _fields(data, once=(1, 2, 3, 4, 5, 20)):
         if number == 1:
             name = pb.text(value)
         elif number == 2:
-            found.append(pb.single(value))
+            found[2] = pb.single(value)
         elif number == 3:
-            found.append(pb.integer(value))
+            found[3] = pb.integer(value)
         elif number == 4:
-            found.append(pb.text(value))
+            found[4] = pb.text(value)
         elif number == 5:
-            found.append(_tensor(pb.message(value))[1])
-        elif number == 7:
-            floats += pb.floats(value)
-        elif number == 8:
-            ints += pb.integers(value)
-        elif number not in (13, 20):  # doc_string, type
+            found[5] = _tensor(pb.message(value))[1]
+        elif number in (7, 8):
+            lists[number] += pb.floats(value) if number == 7 else pb.integers(value)
+            found[number] = tuple(lists[number])
+        elif number == 20:
+            kind = pb.integer(value)
+        elif number != 13:  # doc_string
             raise NestedGraphError(f"attribute {name!r} holds a subgraph, a reference or a list of tensors")
-    return name, found[0] if found else tuple(floats) or tuple(ints)
+    at = ATTRIBUTE_FIELDS.get(kind, 0)
+    if set(found) - {at} or (at == 5 and not found):  # zeros and empty lists may be left out
+        raise AmbiguousFileError(
+            f"attribute {name!r} of type {kind} has values in fields {sorted(found)}, expected {at}"
+        )
+    return name, found.get(at, NOTHING_GIVEN.get(at, ()))
 
 
 def _tensor(data: memoryview) -> tuple[str, np.ndarray]:
@@ -180,7 +221,7 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray]:
     kind, name, raw, external = 0, "", None, False
     float_data: list[float] = []
     int_data: list[int] = []
-    for number, _, value in pb.fields(data):
+    for number, _, value in _fields(data, once=(2, 8, 9, 14)):
         if number == 1:
             dims += pb.integers(value)
         elif number == 2:
@@ -199,6 +240,8 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray]:
         raise ExternalDataError(f"weight {name!r} lives in another file; export one self-contained file")
     if kind not in DTYPES:
         raise DtypeError(f"weight {name!r} must be FLOAT, INT8 or INT64, got {DTYPE_NAMES.get(kind, kind)}")
+    if (raw is not None) + bool(float_data) + bool(int_data) > 1:
+        raise AmbiguousFileError(f"weight {name!r} has its numbers in two places")
     if any(d < 0 for d in dims) or prod(dims) * DTYPES[kind].itemsize > MAX_FILE_BYTES:
         raise FileTooLargeError(f"weight {name!r} has shape {dims}")
     if raw is not None and len(raw) % DTYPES[kind].itemsize == 0:
@@ -214,14 +257,14 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray]:
 
 def _port(data: memoryview) -> Port:
     name, dtype, shape = "", "UNDEFINED", []
-    for number, _, value in pb.fields(data):
+    for number, _, value in _fields(data, once=(1, 2)):
         if number == 1:
             name = pb.text(value)
         elif number == 2:
-            for n, _, v in pb.fields(pb.message(value)):
+            for n, _, v in _fields(pb.message(value), once=(1,)):
                 if n != 1:
                     raise GraphInterfaceError(f"{name!r} must be a dense tensor")
-                for m, _, w in pb.fields(pb.message(v)):
+                for m, _, w in _fields(pb.message(v), once=(1, 2)):
                     if m == 1:
                         dtype = DTYPE_NAMES.get(pb.integer(w), str(w))
                     elif m == 2:
@@ -230,7 +273,5 @@ def _port(data: memoryview) -> Port:
 
 
 def _dimension(data: memoryview) -> int:
-    for number, _, value in pb.fields(data):
-        if number == 1:
-            return pb.integer(value)
-    return -1
+    fixed = [pb.integer(value) for number, _, value in _fields(data, once=(1, 2)) if number == 1]
+    return fixed[0] if fixed else -1

@@ -19,6 +19,10 @@ class TruncatedFileError(AdmissionError):
     """The file ends inside a field, or is not a protobuf at all."""
 
 
+class AmbiguousFileError(AdmissionError):
+    """A value is given twice, or in two ways: another reader may take the other one."""
+
+
 class ExternalDataError(AdmissionError):
     """Weights that live in another file."""
 

@@ -3,13 +3,13 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from robot.errors import FlexorError, UnknownNameError
 from robot.link import LinkBackend, LinkError
+from robot.onboard.processes import ROOT, python_module
 
 ENGINES = ("pybullet", "mujoco", "mock")
 START_TIMEOUT_S = 90.0  # a first start compiles kernels
@@ -57,7 +57,7 @@ def spawn(
         raise UnknownNameError("engine", engine, ENGINES)
     folder = Path(tempfile.mkdtemp(prefix="flexor-"))  # 0700: nobody else reaches the socket
     path = folder / "robot.sock"
-    command = [sys.executable, "-m", "robot.mock" if engine == "mock" else "sim.serve"]
+    command = python_module("robot.mock" if engine == "mock" else "sim.serve")
     command += ["--env", env_id, "--robot", robot, "--socket", str(path), "--parent", str(os.getpid())]
     if engine != "mock":
         command += ["--engine", engine]
@@ -66,7 +66,7 @@ def spawn(
     with open(folder / "stderr", "wb") as words:
         # A session of its own: Ctrl-C reaches the controller, which then ends the simulator in order.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, start_new_session=True, cwd=ROOT
         )
     try:
         backend = _connect(process, folder, path, time.monotonic() + start_timeout_s)

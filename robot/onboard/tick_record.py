@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from robot.errors import FlexorError
-from robot.onboard.compiled import build
+from robot.onboard.compiled import load
 from robot.onboard.filter import STRICT_FLAGS
 
 TEXT = Path(__file__).with_name("tick.c")
@@ -72,7 +72,7 @@ def load_library() -> ctypes.CDLL:
         CompilerError: There is no compiler here.
         TickError: Its record is not ours.
     """
-    library = ctypes.CDLL(str(build(TEXT.read_text(), flags=STRICT_FLAGS)))
+    library = load(TEXT.read_text(), flags=STRICT_FLAGS)
     record = ctypes.c_void_p
     for name, arguments, result in (
         ("tick_size", (), _i),
