@@ -2,7 +2,7 @@
 
 SPEC is a `policies.race.Spec` as JSON. Settings "zoo" are those of rl-baselines3-zoo (hyperparams/ppo.yml and sac.yml, commit 00128b5):
 HumanoidBulletEnv for PPO, the tuned PyBullet defaults for SAC; no zoo has settings for hands. `policies.bench_train` starts it with the
-repository and its tests, where the adapter is, on the path.
+repository on the path.
 """
 
 import copy
@@ -18,8 +18,8 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
-from vec_adapters import SB3VecEnv
 
+from policies.adapters.sb3 import SB3VecEnv
 from policies.race import ActMany, Marks, Spec, finish
 from policies.settings import TrainConfig, settings_of
 from sim.vec import make_vec
@@ -86,7 +86,7 @@ def environments(spec: Spec, config: TrainConfig) -> VecEnv:
     count = {"sb3_ppo_zoo": 8, "sb3_sac": spec.workers, "sb3_sac_zoo": spec.workers}.get(
         spec.contender, config.num_envs
     )
-    envs: VecEnv = SB3VecEnv(make_vec(spec.env_id, count, spec.workers, engine=spec.engine))
+    envs: VecEnv = SB3VecEnv(make_vec(spec.env_id, count, spec.workers, **spec.settings))
     envs.seed(spec.seed)
     if spec.contender in ("sb3_ppo_zoo", "sb3_ppo_ours"):
         envs = VecNormalize(envs, norm_obs=True, norm_reward=spec.contender == "sb3_ppo_zoo", gamma=config.ppo.gamma)

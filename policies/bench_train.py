@@ -65,6 +65,7 @@ def specs(
     *,
     tasks: Iterable[str],
     contenders: Iterable[str],
+    level: str = "",
     seeds: int,
     minutes: float,
     engine: str,
@@ -75,7 +76,7 @@ def specs(
     """All runs, seed by seed, so that an early stop still compares everybody.
 
     Raises:
-        UnknownNameError: No such contender or task; the message lists the known ones.
+        UnknownNameError: No such contender or task, or a task without that level; the message lists the known ones.
     """
     from sim.tasks import TASKS as KNOWN
 
@@ -85,9 +86,11 @@ def specs(
     for task in tasks:
         if task not in KNOWN:
             raise UnknownNameError("environment", task, KNOWN)
+        if level and level not in KNOWN[task].levels:
+            raise UnknownNameError(f"level of {task}", level, KNOWN[task].levels)
     found = []
     for seed, task, contender in product(range(seeds), tasks, contenders):
-        name = f"{task.rpartition('/')[2].partition('-')[0]}-{contender}-{seed}.json"
+        name = f"{task.rpartition('/')[2].partition('-')[0]}-{f'{level}-' if level else ''}{contender}-{seed}.json"
         found.append(
             Spec(
                 contender=contender,
@@ -98,6 +101,7 @@ def specs(
                 marks=marks,
                 episodes=episodes,
                 workers=workers,
+                level=level,
                 out=str(folder.resolve() / name),
             )
         )
@@ -144,8 +148,8 @@ def run(spec: Spec) -> None:
         msgspec.json.encode(spec).decode(),
     ]
     Path(spec.out).parent.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
     if done.returncode != 0:
         words = done.stderr.strip().splitlines()[-5:]
         raise BenchError(f"{spec.contender} on {spec.env_id}, seed {spec.seed} failed:\n  " + "\n  ".join(words))

@@ -27,6 +27,7 @@ def train(
     learner: str | None = None,
     memory: int | None = None,
     imitate: int | None = None,
+    level: str | None = None,
     ray: str | None = None,
     resume: bool = False,
     tensorboard: bool = True,
@@ -49,11 +50,13 @@ def train(
         learner: ppo, or sac: off-policy, which can learn from packs, too; as the task's settings say when left out.
         memory: Width of a recurrent cell in the policy, 0 for none (ppo).
         imitate: Control steps of the task's script that a fresh policy imitates first; as the task's settings say when left out.
+        level: Stay at this level of the task, an easier form; as the task's settings say when left out.
         ray: Simulate on the Ray cluster at this address ("auto", HOST:PORT, or "local"); --workers counts its actors.
         resume: Go on with the run in `out`, with its own settings.
         tensorboard: Write event files into the run's folder, beside progress.csv.
         from_packs: Learn from the packs below this folder, too (sac); with `init` from nothing else.
-        init: The run whose policy gathered the packs: it is improved on them, without simulation.
+        init: A run to begin with: another task's networks, as far as they see and move the same. With `from_packs`, the run whose policy
+            gathered the packs: it is improved on them, without simulation.
         json: Write the figures to this file.
 
     Example:
@@ -63,7 +66,7 @@ def train(
 
     from policies import checkpoint
     from policies.settings import settings_of
-    from policies.train import Trainer, TrainingError, config_of
+    from policies.train import Trainer, TrainingError, config_of, words_for
     from robot.report import write_json
     from sim.tasks import find
 
@@ -71,16 +74,15 @@ def train(
     run = out or Path("runs") / f"{artifact_name(env)}-{seed}"
     torch.set_num_threads(1)  # a second one spins between updates and takes a core from the simulators
     torch.set_float32_matmul_precision(MATMUL)
-    if init is not None:
+    if init is not None and from_packs is not None:
         from policies.fleet_learning import improve
 
-        if from_packs is None:
-            raise TrainingError("--init RUN improves that run's policy on packs: say --from-packs DIR, too")
         results = improve(init, from_packs, run, env_id=task.env_id, seed=seed, report=print)
     else:
         saved = checkpoint.load(run) if resume else None
         if saved is None and (run / checkpoint.CHECKPOINT_FILE).exists():
             raise TrainingError(f"{run} holds a run already; do: --resume to go on with it, or another --out")
+        begun = checkpoint.load(init) if init is not None and saved is None else None
         if from_packs is not None and learner is None:
             learner = "sac"  # the one that can learn from other policies' steps
         config = settings_of(
@@ -93,6 +95,8 @@ def train(
             learner=learner,
             memory=memory,
             imitate=imitate,
+            level=level,
+            began_with=words_for(begun) if begun is not None else None,
         )
         if saved is not None:
             config = replace(config_of(saved.training), env_id=env)
@@ -102,7 +106,13 @@ def train(
             )
         packs = packs_below(from_packs, find_contract(env, hand)) if from_packs is not None else []
         trainer = Trainer(
-            run, config, resume_from=saved, make_sampler=sampler_on(ray), tensorboard=tensorboard, packs=packs
+            run,
+            config,
+            resume_from=saved,
+            init=begun,
+            make_sampler=sampler_on(ray),
+            tensorboard=tensorboard,
+            packs=packs,
         )
         try:
             results = trainer.train(
@@ -161,6 +171,7 @@ def export(
     out: Path = Path("models"),
     release: bool = False,
     int8: bool = False,
+    level: str | None = None,
     episodes: int = 100,
     workers: int = 2,
     json: Path | None = None,
@@ -179,6 +190,7 @@ def export(
         out: The models folder.
         release: Ask the release gate, and write what it found into the card.
         int8: Write a second version with int8 weights, if it passes.
+        level: Ask the gates at this level of the task, an easier form; the card says so. The task itself when left out.
         episodes: Of each engine, for the gates.
         workers: Processes they are spread over.
         json: Write the gate's figures to this file.
@@ -201,13 +213,13 @@ def export(
     )
     print(f"{folder}: policy.onnx, golden.npz, card.md")
     if release:
-        _release(folder, saved, episodes=episodes, workers=workers, json=json)
+        _release(folder, saved, episodes=episodes, workers=workers, level=level, json=json)
     if int8:
-        _int8(folder, saved, out, episodes=episodes, workers=workers)
+        _int8(folder, saved, out, episodes=episodes, workers=workers, level=level)
     return folder
 
 
-def _int8(folder: Path, saved, out: Path, *, episodes: int, workers: int) -> Path:
+def _int8(folder: Path, saved, out: Path, *, episodes: int, workers: int, level: str | None) -> Path:
     """A second version with int8 weights, kept where it earns its place.
 
     Raises:
@@ -232,10 +244,8 @@ def _int8(folder: Path, saved, out: Path, *, episodes: int, workers: int) -> Pat
     )
     try:
         engine = saved.training.get("engine", "pybullet")
-        both = [
-            evaluate(each, engine=engine, episodes=episodes, seed=ENV_SEED, workers=workers, progress=told(each.name))
-            for each in (folder, small)
-        ]
+        how = {"engine": engine, "episodes": episodes, "seed": ENV_SEED, "workers": workers, "level": level}
+        both = [evaluate(each, **how, progress=told(each.name)) for each in (folder, small)]
         verdict = compare((folder, small), (both[0], both[1]), saved.contract.control_hz)
         print(verdict.sentence())
         if verdict.reasons:
@@ -249,12 +259,14 @@ def _int8(folder: Path, saved, out: Path, *, episodes: int, workers: int) -> Pat
     return small
 
 
-def _release(folder: Path, saved, *, episodes: int, workers: int, json: Path | None) -> None:
+def _release(folder: Path, saved, *, episodes: int, workers: int, level: str | None, json: Path | None) -> None:
     from policies.export import write_card
     from policies.gate import ENV_SEED, GateError, judge
     from robot.report import machine, write_json
 
-    verdict = judge(folder, saved, episodes=episodes, workers=workers, progress=lambda engine: told(engine))
+    verdict = judge(
+        folder, saved, episodes=episodes, workers=workers, level=level, progress=lambda engine: told(engine)
+    )
     results = {f"{folder.parent.name} on {engine}": result.as_dict() for engine, result in verdict.results.items()}
     here = machine()
     write_card(folder, results, f"{here['cpu']}, {here['cores']} cores", verdict.sentence())
@@ -279,6 +291,7 @@ def bench_train(
     peers: bool = False,
     tasks: tuple[str, ...] = (),
     contenders: tuple[str, ...] = (),
+    level: str = "",
     seeds: int = 3,
     minutes: float = 10.0,
     engine: str = "mujoco",
@@ -297,6 +310,7 @@ def bench_train(
         peers: Run Stable-Baselines3 PPO and SAC, too: defaults, rl-zoo's settings, and PPO with ours.
         tasks: Environment ids; HandReach, BodyStand and BodyWalk when left out.
         contenders: Names instead of the usual ones; a wrong one lists them.
+        level: Learn and measure at this level of the tasks, an easier form; all of them must have it.
         seeds: Runs of each contender and task.
         minutes: Budget of a run.
         engine: pybullet or mujoco.
@@ -308,6 +322,7 @@ def bench_train(
 
     Example:
         flexor bench train --peers --minutes 10 --json train.json
+        flexor bench train --tasks flexor/BodyWalk-v0 --contenders ours --level steady
     """
     from policies.bench_train import CONTENDERS, TASKS, figures, run_all, specs, text
     from policies.curves import write_svg
@@ -318,6 +333,7 @@ def bench_train(
         out,
         tasks=tasks or TASKS,
         contenders=contenders or usual,
+        level=level,
         seeds=seeds,
         minutes=minutes,
         engine=engine,
@@ -397,6 +413,7 @@ def eval_(
     baselines: bool = False,
     randomization: bool = True,
     nominal: bool = False,
+    level: str | None = None,
     workers: int = 2,
     json: Path | None = None,
 ) -> None:
@@ -413,6 +430,7 @@ def eval_(
         baselines: Measure the zero, random and scripted policies on the same episodes.
         randomization: Whether the robot's numbers vary between episodes.
         nominal: Measure it without randomisation as well.
+        level: Measure it at this level of the task, an easier form; the task itself when left out.
         workers: Processes the episodes are spread over; the figures do not depend on it.
         json: Write the figures to this file.
 
@@ -424,7 +442,7 @@ def eval_(
     from sim.engines import ENGINES
 
     engines = tuple(ENGINES) if engine == "both" else (engine,)
-    settings = {"episodes": episodes, "seed": seed, "workers": workers}
+    settings = {"episodes": episodes, "seed": seed, "workers": workers, "level": level}
     rows: dict[str, dict] = {}
     results: dict = {}
     for each in engines:
@@ -468,6 +486,7 @@ def sim(
     policy: str | None = None,
     engine: str = "pybullet",
     hand: str | None = None,
+    level: str | None = None,
     steps: int = 100,
     seed: int = 0,
     frames: Path | None = None,
@@ -481,6 +500,7 @@ def sim(
         policy: An artifact's folder or name, or one of zero, random, scripted; scripted when left out.
         engine: pybullet or mujoco.
         hand: Which robot; the task's default when left out.
+        level: An easier form of the task; the task itself when left out.
         steps: Control steps to run; episodes follow one another.
         seed: Seed of the first episode; the others count up from it.
         frames: Write a PNG per step into this folder.
@@ -497,6 +517,7 @@ def sim(
         policy or "scripted",
         engine=engine,
         hand=hand,
+        level=level,
         steps=steps,
         seed=seed,
         frames=frames,
@@ -508,7 +529,8 @@ def sim(
 
 def table(results: list[dict]) -> str:
     """Results as an aligned table for a terminal, one row per policy."""
-    rows = [("policy", "engine", "robots", "n", "success", "95 % interval", "return", "95 % interval")]
+    head = ("policy", "engine", "robots", "level", "n", "success", "95 % interval", "return", "95 % interval")
+    rows: list[tuple[str, ...]] = [head]
     for result in results:
         low, high = result["success_ci95"]
         spread = result["return_ci95"]
@@ -517,6 +539,7 @@ def table(results: list[dict]) -> str:
                 result["policy"],
                 result["engine"],
                 "varied" if result["randomization"] else "nominal",
+                result["level"] or "-",
                 str(result["episodes"]),
                 f"{100.0 * result['success']:.1f} %",
                 f"{100.0 * low:.1f} to {100.0 * high:.1f} %",

@@ -24,6 +24,7 @@ class Progress:
         reward_hz: Reward per second of simulated time, of all steps.
         metrics: Means at the episodes' ends.
         losses: Of the learner's last iteration, with its learning rate and noise.
+        level: Of the task, "" for the task itself.
     """
 
     seconds: float
@@ -37,12 +38,14 @@ class Progress:
     reward_hz: float
     metrics: dict[str, float] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
+    level: str = ""
 
     def row(self) -> dict[str, Any]:
         """As a flat row; what was not measured is None."""
         return {
             "time_s": round(self.seconds, 2),
             "steps": self.steps,
+            "level": self.level,
             "rate_hz": round(self.rate_hz, 1),
             "episodes": self.episodes,
             "return_mean": self.return_mean,
@@ -56,6 +59,8 @@ class Progress:
     def text(self) -> str:
         """For a terminal."""
         parts = [f"{self.seconds:7.1f} s  {self.steps:>9,} steps  {self.rate_hz:6.0f} steps/s"]
+        if self.level:
+            parts.append(f"level {self.level}")
         if self.left_s:
             parts.append(f"{self.left_s:.0f} s left")
         if self.return_mean is None or self.success is None or self.length_s is None:
@@ -99,7 +104,7 @@ class Curve:
             file.write(_text(self._columns, [row], header=False))
         if self._events is not None:
             for name, value in row.items():
-                if value is not None and name not in ("time_s", "steps"):
+                if value is not None and name not in ("time_s", "steps", "level"):
                     self._events.add_scalar(f"train/{name}", value, line.steps)
             self._events.flush()
 

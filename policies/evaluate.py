@@ -15,7 +15,7 @@ import numpy as np
 from policies.artifact import FileAct, PolicyFile
 from policies.intervals import Interval, mean_interval, wilson
 from robot.artifacts import DEFAULT_MODELS_DIR, find_artifact
-from robot.errors import FlexorError
+from robot.errors import FlexorError, UnknownNameError
 
 SUCCESS_KEY = "is_success"  # info at episode end: the task's own verdict, as Stable-Baselines3 calls it
 METRICS_KEY = "metrics"  # info at episode end: dict of floats, units in the names
@@ -60,7 +60,7 @@ class EvalResult:
 
     Attributes:
         policy: Label of who acted.
-        env_id, engine, hand, randomization: What it acted in.
+        env_id, engine, hand, randomization, level: What it acted in; level "" is the task itself.
         seed: Seed of the first episode.
         episodes: In seed order.
     """
@@ -72,6 +72,7 @@ class EvalResult:
     randomization: bool
     seed: int
     episodes: tuple[Episode, ...]
+    level: str = ""
 
     @property
     def returns(self) -> np.ndarray:
@@ -108,6 +109,7 @@ class EvalResult:
             "engine": self.engine,
             "hand": self.hand,
             "randomization": self.randomization,
+            "level": self.level,
             "seed": self.seed,
             "episodes": len(self.episodes),
             "success": self.success,
@@ -137,7 +139,7 @@ def margin(policy: EvalResult, other: EvalResult) -> dict[str, Any]:
     Raises:
         EvaluationError: They were not measured on the same seeds, environment and engine.
     """
-    for what in ("env_id", "engine", "hand", "randomization", "seed"):
+    for what in ("env_id", "engine", "hand", "randomization", "level", "seed"):
         ours, theirs = getattr(policy, what), getattr(other, what)
         if ours != theirs:
             raise EvaluationError(f"only runs on the same {what} are paired, got {ours!r} and {theirs!r}")
@@ -244,6 +246,7 @@ def evaluate(
     seed: int = 0,
     *,
     randomization: bool = True,
+    level: str | None = None,
     models_dir: Path = DEFAULT_MODELS_DIR,
     make_env: Callable[..., gymnasium.Env] | None = None,
     progress: Progress | None = None,
@@ -258,13 +261,14 @@ def evaluate(
         hand: Robot; the one the file names when None.
         episodes: How many; their seeds are seed, seed + 1, ...
         randomization: Whether the robot's numbers vary between episodes.
+        level: An easier form of the task, one of its `levels`; the task itself when None.
         models_dir: Where artifact names are looked up.
         make_env: Called as gymnasium.make is, with engine, hand and randomization; gymnasium.make itself when None.
         progress: Called with (episodes done, episodes) after each.
         workers: Processes the episodes are spread over; the result does not depend on it. `make_env` works in this process only.
 
     Raises:
-        UnknownNameError: No artifact or baseline of that name.
+        UnknownNameError: No artifact, baseline or level of that name.
         EvaluationError: The file does not fit the environment, or the environment gives no verdict.
     """
     if episodes < 1:
@@ -278,7 +282,9 @@ def evaluate(
     hand = hand or (contract.robot if contract else None)
     if env_id is None or hand is None:
         raise EvaluationError(f"baseline {label!r} needs env_id and hand, got {env_id!r} and {hand!r}")
-    settings = {"engine": engine, "hand": hand, "randomization": randomization}
+    settings = {"engine": engine, "hand": hand, "randomization": randomization, **({"level": level} if level else {})}
+    if level:
+        check_level(env_id, level)
     if workers > 1 and episodes > 1:
         from policies.eval_workers import episodes_in_workers
 
@@ -293,7 +299,21 @@ def evaluate(
         randomization=randomization,
         seed=seed,
         episodes=tuple(done),
+        level=level or "",
     )
+
+
+def check_level(env_id: str, level: str) -> None:
+    """Refuse a level that a task does not have, before anything is loaded.
+
+    Raises:
+        UnknownNameError: No such level, or environment; the message lists the known ones.
+    """
+    from sim.tasks import find
+
+    levels = find(env_id).levels
+    if level not in levels:
+        raise UnknownNameError(f"level of {env_id}", level, levels)
 
 
 def episodes_of(

@@ -69,6 +69,8 @@ class Verdict:
     def sentence(self) -> str:
         """What the card says."""
         rates = ", ".join(f"{100 * result.success:.1f} % on {engine}" for engine, result in self.results.items())
+        level = self.results[self.trained_on].level
+        rates = f'at the level "{level}" {rates}' if level else rates
         if self.reasons:
             return f"**Not released** ({rates}): {'; '.join(self.reasons)}."
         return (
@@ -84,6 +86,7 @@ def judge(
     episodes: int = EPISODES,
     seed: int = ENV_SEED,
     workers: int = 1,
+    level: str | None = None,
     make_env: Callable[..., gymnasium.Env] | None = None,
     progress: Callable[[str], Progress | None] = lambda engine: None,
 ) -> Verdict:
@@ -92,6 +95,7 @@ def judge(
     Args:
         folder: The artifact.
         saved: The run it was exported from; without it there is no rollout beside the network.
+        level: Of the task; the task itself when None.
         progress: Gives what is told of each engine's episodes.
 
     Raises:
@@ -109,6 +113,7 @@ def judge(
             episodes=episodes,
             seed=seed,
             workers=workers,
+            level=level,
             make_env=make_env,
             progress=progress(engine),
         )

@@ -32,6 +32,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         episodes: Measured per mark.
         workers: Simulation processes.
         out: Where the result goes.
+        level: Of the task; "" for the task itself, with the levels our settings give it.
     """
 
     contender: str
@@ -43,6 +44,12 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     episodes: int
     workers: int
     out: str
+    level: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments of `gymnasium.make`."""
+        return {"engine": self.engine, **({"level": self.level} if self.level else {})}
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,15 +88,14 @@ class Marks:
             self.kept.append((self.used_s, steps, make()))
 
 
-def success_of(
-    act: ActMany, env_id: str, *, engine: str, episodes: int, seed: int, workers: int
-) -> tuple[float, float]:
-    """(success rate, mean return) of one episode in each of `episodes` environments, side by side."""
+def success_of(act: ActMany, spec: Spec) -> tuple[float, float]:
+    """(success rate, mean return) of one episode in each of a run's `episodes` environments, side by side."""
     from sim.vec import make_vec
 
-    envs = make_vec(env_id, episodes, min(workers, episodes), engine=engine)
+    episodes = spec.episodes
+    envs = make_vec(spec.env_id, episodes, min(spec.workers, episodes), **spec.settings)
     try:
-        observation, _ = envs.reset(seed=seed)
+        observation, _ = envs.reset(seed=ENV_SEED)
         success, total = np.zeros(episodes), np.zeros(episodes)
         running = np.ones(episodes, dtype=np.bool_)
         while running.any():
@@ -108,9 +114,7 @@ def finish(spec: Spec, marks: Marks, steps: int) -> Result:
     used = marks.used_s
     curve = []
     for seconds, at, act in marks.kept:
-        success, return_mean = success_of(
-            act, spec.env_id, engine=spec.engine, episodes=spec.episodes, seed=ENV_SEED, workers=spec.workers
-        )
+        success, return_mean = success_of(act, spec)
         curve.append(Mark(seconds=seconds, steps=at, success=success, return_mean=return_mean))
         print(f"{seconds:.0f} s: success {100 * success:.0f} %, return {return_mean:.2f}", file=sys.stderr, flush=True)
     result = Result(spec=spec, curve=tuple(curve), steps=steps, seconds=used)
@@ -129,7 +133,8 @@ def ours(spec: Spec, changes: dict[str, Any], clock: Callable[[], float] = time.
 
     torch.set_num_threads(1)
     marks = Marks(spec, clock)
-    config = settings_of(spec.env_id, engine=spec.engine, seed=spec.seed, workers=spec.workers, **changes)
+    how = {"engine": spec.engine, "seed": spec.seed, "workers": spec.workers, "level": spec.level or None}
+    config = settings_of(spec.env_id, **{**how, **changes})
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(Path(folder), config)
 

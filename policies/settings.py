@@ -24,9 +24,11 @@ class TrainConfig:
         memory: Width of the actor's GRU cell, 0 for none.
         initial_std: Of the actions, at the start.
         imitate: Control steps of the task's script that a fresh policy watches and imitates before it learns; 0 for none.
-        level_steps: Steps of the run after which the task's next level begins, one number less than it has levels; none for the task
-            itself from the start. A level begins with a chapter.
-        chapter_s: Simulated time until all environments start anew and a checkpoint is written, at least two episodes.
+        began_with: The run whose networks it began with, in words; fresh ones when empty.
+        level: The task's level; the task itself when empty.
+        level_success: Begin at the task's easiest level, and go on to the next with the chapter after one in which this share of the
+            episodes succeeded; 0 to stay at `level`.
+        chapter_s: Simulated time until all environments start anew and a checkpoint is written; always more than an episode.
         overlap: Simulate with the last policy while learning; without it they take turns.
         mirror: Learn from mirror images too, where the robot has them.
         learner: "ppo" or "sac".
@@ -44,7 +46,9 @@ class TrainConfig:
     memory: int = 0
     initial_std: float = 0.5
     imitate: int = 0
-    level_steps: tuple[int, ...] = ()
+    began_with: str = ""
+    level: str = ""
+    level_success: float = 0.0
     chapter_s: float = 12.8
     overlap: bool = True
     mirror: bool = True
@@ -57,22 +61,22 @@ class TrainConfig:
 # A body falls within a second at first: small noise, a long view, and a step small enough not to forget how to stand.
 # Numbers of the walking recipe; the rate may rise and fall by itself.
 BODY = {
-    "num_envs": 24,
+    "num_envs": 32,
     "initial_std": 0.3,
     "chapter_s": 40.0,
     "ppo": PPOConfig(
         horizon=64,
-        minibatch=384,
+        minibatch=512,
         gamma=0.985,
         lam=0.95,
         learning_rate=3e-4,
-        min_rate=2e-4,
+        min_rate=5e-5,
         max_rate=1e-3,
-        target_kl=0.02,
+        target_kl=0.015,
     ),
 }
 # Walking begins without pushes: a body that is pushed over within seconds learns to stand and nothing else.
-WALKING = {**BODY, "level_steps": (1_000_000,)}
+WALKING = {**BODY, "level_success": 0.4}
 # Objects in the hand: relative targets at 20 Hz, drops end the episode.
 IN_HAND = {
     "num_envs": 32,
@@ -97,7 +101,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "flexor/HandReorientCube-v0": IN_HAND,
     "flexor/HandTrace-v0": {"ppo": PPOConfig(gamma=0.97, lam=0.95, target_kl=0.03)},
     "flexor/HandInsert-v0": IN_HAND,
-    "flexor/BodyStand-v0": {**BODY, "imitate": 8000},
+    "flexor/BodyStand-v0": {**BODY, "imitate": 8000, "level_success": 0.4},
     "flexor/BodyWalk-v0": WALKING,
     "flexor/BodyCarry-v0": WALKING,
     "flexor/BodyPush-v0": WALKING,
@@ -108,12 +112,14 @@ def settings_of(env_id: str, **changes: Any) -> TrainConfig:
     """The settings a task is trained with; those of no row are `TrainConfig`'s.
 
     Args:
-        changes: Fields that differ; None leaves one as it is.
+        changes: Fields that differ; None leaves one as it is. With a `level` it stays there.
 
     Raises:
         UnknownNameError: No such learner.
     """
     kept = {name: value for name, value in changes.items() if value is not None}
+    if kept.get("level"):
+        kept = {"level_success": 0.0, **kept}
     if kept.get("learner", "ppo") not in LEARNERS:
         raise UnknownNameError("learner", kept["learner"], LEARNERS)
     return replace(TrainConfig(env_id=env_id, **SETTINGS.get(env_id, {})), **kept)
@@ -127,7 +133,6 @@ def config_from(fields: Mapping[str, Any]) -> TrainConfig:
     """
     made = dict(fields)
     made["hidden"] = tuple(made["hidden"])
-    made["level_steps"] = tuple(made.get("level_steps", ()))
     for name, kind in (("ppo", PPOConfig), ("hindsight", HindsightConfig), ("sac", SACConfig)):
         made[name] = kind(**made[name])
     return TrainConfig(**made)

@@ -63,7 +63,7 @@ class Tally:
             self._limit_steps is not None and steps >= self._limit_steps
         )
 
-    def line(self, steps: int, losses: dict[str, float]) -> Progress:
+    def line(self, steps: int, losses: dict[str, float], level: str = "") -> Progress:
         """The figures since the last line; counting begins anew."""
         used, n, dt_s = self.used_s, self.episodes, self._facts.dt_s
         rate = (steps - self._first_steps) / max(used, 1e-9)
@@ -78,6 +78,7 @@ class Tally:
         line = Progress(
             seconds=self._first_seconds + used,
             steps=steps,
+            level=level,
             rate_hz=rate,
             left_s=max(0.0, min(left, default=0.0)),
             episodes=n,

@@ -30,10 +30,12 @@ from policies.rollout import EnvFacts, Trajectory
 from policies.sampler import LocalSampler, Place, Sampler, places
 from policies.settings import TrainConfig, config_from
 from policies.tally import Tally
+from policies.transplant import begin_with
 from robot.description import load
-from robot.errors import FlexorError
+from robot.errors import FlexorError, UnknownNameError
 from robot.packs import Pack
 from robot.report import version
+from sim.tasks import find
 
 REPORT_S = 10.0  # a line about this often
 SAVE_S = 120.0  # a kill costs no more than this, however long a chapter is
@@ -53,6 +55,7 @@ class Trainer:
         run: Its folder.
         config: What it is.
         resume_from: Where it goes on.
+        init: Another run, whose networks it begins with wherever they see and move the same (`policies.transplant`); only at the start.
         make_sampler: Where workers live: processes of this machine, or `RaySampler`'s actors.
         tensorboard: Write TensorBoard's event files, too.
         settings: Keyword arguments of `gymnasium.make` beyond engine and hand, one set for each environment.
@@ -69,6 +72,7 @@ class Trainer:
         config: TrainConfig,
         resume_from: Checkpoint | None = None,
         *,
+        init: Checkpoint | None = None,
         make_sampler: MakeSampler = LocalSampler,
         tensorboard: bool = False,
         settings: tuple[dict[str, Any], ...] | None = None,
@@ -78,16 +82,14 @@ class Trainer:
         base = {"engine": config.engine, "hand": config.hand}
         self.facts = EnvFacts.of(config.env_id, base)
         self.contract = self.facts.contract
-        if config.level_steps and len(config.level_steps) + 1 != len(self.facts.levels):
-            raise TrainingError(
-                f"level_steps {config.level_steps} need {len(config.level_steps) + 1} levels; {config.env_id} has {self.facts.levels}"
-            )
+        check_levels(config, self.facts.levels)
         if resume_from is not None:
             check_same_task(run, resume_from, self.facts)
         self.groups = Groups.of(self.facts.credit, self.contract.action.joints, self.facts.reward_names)
         torch.manual_seed(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._chapter, self._steps, self._seconds, self._saved_s = 0, 0, 0.0, 0.0
+        self._risen = 0  # levels
         mirror = (
             mirror_of(self.contract, load(self.contract.robot), () if packs else self.facts.privileged_names)
             if config.mirror
@@ -101,6 +103,8 @@ class Trainer:
         )
         if resume_from is not None:
             self._restore(resume_from)
+        elif init is not None:
+            self._begin_with(init)
         each = settings or ({},) * config.num_envs
         self.sampler = make_sampler(
             places(config.env_id, [{**base, **changes} for changes in each], config.workers, self.method.actor.config)
@@ -110,21 +114,25 @@ class Trainer:
 
     @property
     def chapter_iterations(self) -> int:
-        """Iterations between two fresh starts: two episodes at least, so that the ends of long ones are seen, too."""
-        steps = max(self.config.chapter_s / self.facts.dt_s, 2 * self.facts.max_steps)
+        """Iterations between two fresh starts: more than an episode, so that the ends of long ones are seen, too."""
+        steps = max(self.config.chapter_s / self.facts.dt_s, self.facts.max_steps + self.method.horizon)
         return ceil(steps / self.method.horizon)
 
     @property
     def level(self) -> str:
         """The level of the task that the next chapter is played at, "" for the task itself."""
-        starts = self.config.level_steps
-        return self.facts.levels[sum(self._steps >= start for start in starts)] if starts else ""
+        return self.facts.levels[self._risen] if self.config.level_success else self.config.level
 
     def _restore(self, saved: Checkpoint) -> None:
         self.method.restore(saved.tables, saved.counters)
         self._generator.set_state(torch.from_numpy(np.array(saved.generators["torch"])))
         self._chapter, self._steps = int(saved.counters["chapter"]), int(saved.counters["steps"])
         self._seconds = saved.counters["seconds"]
+        self._risen = int(saved.counters.get("level", 0))
+
+    def _begin_with(self, init: Checkpoint) -> None:
+        other = find(init.contract.env_id).privileged_names
+        begin_with(self.method.actor, self.method.critic, self.contract, self.facts.privileged_names, init, other)
 
     def train(
         self,
@@ -155,7 +163,7 @@ class Trainer:
 
         def say(losses: dict[str, float]) -> None:
             nonlocal last
-            last = tally.line(self._steps, losses)
+            last = tally.line(self._steps, losses, self.level)
             curve.write(last)
             report(last)
 
@@ -166,7 +174,7 @@ class Trainer:
                     return interrupted() or tally.over(self._steps)
 
                 losses: dict[str, float] = {}
-                if self.config.imitate and not self._steps:
+                if self.config.imitate and not self._steps and not self.config.began_with:
                     self._imitate()
                 while not over():
                     losses = self._chapter_of(over, tally, say, every_s)
@@ -204,6 +212,8 @@ class Trainer:
         self.method.begin()
         self._saved_s = tally.used_s
         losses: dict[str, float] = {}
+        successes: list[np.ndarray] = []
+        iteration = 0
         for iteration in range(iterations):
             if not self.sampler.pending:
                 self._ask()
@@ -213,6 +223,7 @@ class Trainer:
             losses = self._learn(path)
             self._steps += path.steps
             tally.add(path)
+            successes.append(path.end_success)
             if tally.due(every_s):
                 say(losses)
             if tally.used_s - self._saved_s >= SAVE_S:
@@ -223,7 +234,15 @@ class Trainer:
         if self.sampler.pending:
             self.sampler.take()
         self._chapter += 1
+        if iteration + 1 == iterations:
+            self._rise(np.concatenate(successes))
         return losses
+
+    def _rise(self, success: np.ndarray) -> None:
+        """Go on to the next level if enough of a whole chapter's episodes succeeded."""
+        wanted = self.config.level_success
+        if wanted and success.size and success.mean() >= wanted and self._risen + 1 < len(self.facts.levels):
+            self._risen += 1
 
     def _ask(self) -> None:
         weights = {name: value.numpy() for name, value in self.method.actor.state_dict().items()}
@@ -263,6 +282,7 @@ class Trainer:
                     "chapter": self._chapter if chapter is None else chapter,
                     "steps": self._steps,
                     "seconds": seconds,
+                    "level": self._risen,
                     **self.method.counters(),
                 },
                 generators={"torch": self._generator.get_state().numpy()},
@@ -271,6 +291,22 @@ class Trainer:
 
     def close(self) -> None:
         self.sampler.close()
+
+
+def check_levels(config: TrainConfig, levels: Sequence[str]) -> None:
+    """Refuse a level that a task does not have.
+
+    Raises:
+        UnknownNameError: No such level.
+        TrainingError: Levels to rise through where there are none, or with one that is fixed.
+    """
+    if config.level and config.level not in levels:
+        raise UnknownNameError(f"level of {config.env_id}", config.level, levels)
+    if config.level_success and (config.level or not levels):
+        raise TrainingError(
+            f"level_success {config.level_success} needs levels to rise through and none that is fixed; "
+            f"{config.env_id} has {tuple(levels)}, level is {config.level!r}"
+        )
 
 
 def check_same_task(run: Path, saved: Checkpoint, facts: EnvFacts) -> None:
@@ -307,6 +343,12 @@ def training_record(config: TrainConfig, steps: int, seconds: float, learner: st
         "command": f"flexor train {config.env_id} --engine {config.engine} --seed {config.seed} --steps {steps}",
         "config": asdict(config),
     }
+
+
+def words_for(saved: Checkpoint) -> str:
+    """A run in words: what another one began with."""
+    of = saved.training
+    return f"{of.get('env')}, seed {of.get('seed')}, {of.get('steps')} steps, commit {of.get('commit')}"
 
 
 def config_of(training: dict[str, Any]) -> TrainConfig:

@@ -49,6 +49,7 @@ def watch(
     *,
     engine: str,
     hand: str | None,
+    level: str | None = None,
     steps: int,
     seed: int,
     frames: Path | None,
@@ -67,7 +68,7 @@ def watch(
     find(env_id)
     make_act = baseline_policy(policy) if policy in BASELINES else file_policy(PolicyFile.load(find_artifact(policy)))
     wanted = frames is not None or video is not None
-    env = gymnasium.make(env_id, engine=engine, hand=hand, render_mode="rgb_array" if wanted else None)
+    env = gymnasium.make(env_id, engine=engine, hand=hand, level=level, render_mode="rgb_array" if wanted else None)
     film = Film(video, env.unwrapped.control_hz) if video is not None else None  # type: ignore[attr-defined]
     if frames is not None:
         frames.mkdir(parents=True, exist_ok=True)

@@ -108,6 +108,25 @@ def test_an_unknown_contender_lists_the_known_ones(tmp_path):
         )
 
 
+def test_a_level_is_part_of_a_run_and_a_task_without_it_is_refused(tmp_path):
+    how = {
+        "contenders": ("ours",),
+        "seeds": 1,
+        "minutes": 1.0,
+        "engine": "mujoco",
+        "marks": 1,
+        "episodes": 1,
+        "workers": 1,
+    }
+    steady, whole = (specs(tmp_path, tasks=("flexor/BodyWalk-v0",), level=level, **how)[0] for level in ("steady", ""))
+    assert steady.settings == {"engine": "mujoco", "level": "steady"} and whole.settings == {"engine": "mujoco"}
+    assert steady.out != whole.out
+    with pytest.raises(
+        UnknownNameError, match=r"level of flexor/BodyWalk-v0 'steddy'.*Known: steady, turning, nudged, all"
+    ):
+        specs(tmp_path, tasks=("flexor/BodyWalk-v0",), level="steddy", **how)
+
+
 def test_policies_are_put_aside_once_per_mark():
     now = [0.0]
     marks = Marks(spec("ours", 0), lambda: now[0])
@@ -118,9 +137,7 @@ def test_policies_are_put_aside_once_per_mark():
 
 
 def test_success_is_counted_once_per_environment():
-    success, total = success_of(
-        lambda seen: np.zeros((len(seen), 22)), REACH, engine="mujoco", episodes=3, seed=0, workers=1
-    )
+    success, total = success_of(lambda seen: np.zeros((len(seen), 22)), spec("ours", 0))
     assert success == 0.0
     assert 0.0 < total < 50.0
 
@@ -197,5 +214,5 @@ def test_a_contender_runs_against_the_clock(contender, tmp_path):
     bench_train.run(wanted)
     done = bench_train.read(wanted)
     assert done is not None
-    assert len(done.curve) == 1
+    assert len(done.curve) >= 1
     assert done.steps > 0

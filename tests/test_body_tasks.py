@@ -14,6 +14,7 @@ from sim.tasks import TASKS
 from sim.tasks.body import FALLEN_M, MASS_KG, PUSH_S, TOUCH_N, Gait, gait_of, near, tilt_deg
 from sim.tasks.body_carry import CRATE_AT_M, CRATE_KG
 from sim.tasks.body_push import CART_KG, LEASH_N
+from sim.tasks.body_stand import PUSH_M_S
 from sim.tasks.walking import (
     CYCLE_S,
     PUSH_EVERY_S,
@@ -123,9 +124,25 @@ def test_a_fall_is_a_tilt_or_a_low_pelvis():
     ],
 )
 def test_feet_keep_time_with_the_clock(phase, left_n, right_n, share):
-    assert feet_in_time(gait(left_n=left_n, right_n=right_n), phase, standing=False) == share
-    both = 0.5 * (left_n > TOUCH_N) + 0.5 * (right_n > TOUCH_N)
-    assert feet_in_time(gait(left_n=left_n, right_n=right_n), phase, standing=True) == both
+    assert feet_in_time(gait(left_n=left_n, right_n=right_n), phase) == share
+
+
+def test_a_step_is_worth_nothing_and_costs_nothing_where_none_is_asked_for():
+    env = make("flexor/BodyWalk-v0")
+    env.reset(seed=0)
+    task, action = env.task, np.zeros(env.action_space.shape)
+
+    def paid(command: float, left_n: float, knee: float) -> tuple[float, float]:
+        state, world = seen(as_quat(np.eye(3)), np.zeros(3), np.zeros(3))
+        world.tip_force_n[:2], state.q_rad[:] = (left_n, 500.0), task._home
+        state.q_rad[BODY.index("left_knee")] += knee
+        task._command = np.array([command, 0.0])
+        terms = task.judge(state, world, action, action).reward_terms
+        return terms["feet"], terms["knees"]
+
+    assert paid(0.0, 500.0, 0.0) == paid(0.0, 0.0, 0.4) == (0.3, 0.6)
+    assert paid(0.5, 500.0, 0.0) != paid(0.5, 0.0, 0.4)
+    env.close()
 
 
 def test_a_knee_bends_most_in_the_middle_of_its_swing_and_not_while_it_stands():
@@ -179,7 +196,18 @@ def test_the_policy_sees_the_command_that_is_in_force():
 
 
 def test_a_push_has_the_momentum_it_says_and_comes_every_five_seconds():
+    assert pushed_by("all")[0] == pytest.approx(0.4 * MASS_KG)
+    assert pushed_by("nudged")[0] == pytest.approx(0.2 * MASS_KG)
+    begun = pushed_by("all")[1]
+    assert len(begun) >= 3 and np.diff(begun) == pytest.approx([PUSH_EVERY_S] * (len(begun) - 1), abs=0.021)
+    assert PUSH_S * 50.0 == 5.0
+    assert pushed_by("turning")[1] == pushed_by("steady")[1] == []
+
+
+def pushed_by(level: str) -> tuple[float, list[float]]:
+    """Momentum of the last push of 20 s at a level of BodyWalk, and when pushes began."""
     task = TASKS["flexor/BodyWalk-v0"](BODY)
+    task.level = level
     rng = np.random.default_rng(2)
     task.start(rng)
     state, world = seen(as_quat(np.eye(3)), np.zeros(3), np.zeros(3))
@@ -194,9 +222,7 @@ def test_a_push_has_the_momentum_it_says_and_comes_every_five_seconds():
         for push in pushes:
             assert push.on == "thorax"
             momentum = momentum + push.force_n / 50.0
-    assert np.linalg.norm(momentum) == pytest.approx(0.4 * MASS_KG)
-    assert len(begun) >= 3 and np.diff(begun) == pytest.approx([PUSH_EVERY_S] * (len(begun) - 1), abs=0.021)
-    assert PUSH_S * 50.0 == 5.0
+    return float(np.linalg.norm(momentum)), begun
 
 
 def test_half_the_walks_start_on_flat_ground_and_half_on_the_uneven_field():
@@ -204,6 +230,35 @@ def test_half_the_walks_start_on_flat_ground_and_half_on_the_uneven_field():
     starts: Any = [task.start(rng).base_position_m for _ in range(400)]
     x = np.array(starts)[:, 0]
     assert 0.4 < (x > 0.0).mean() < 0.6 and np.abs(x).min() > 1.0
+
+
+def test_levels_without_pushes_start_far_from_the_uneven_field_and_only_the_easiest_goes_straight():
+    for level in ("steady", "turning"):
+        task, rng = TASKS["flexor/BodyWalk-v0"](BODY), np.random.default_rng(0)
+        task.level = level
+        starts, goals = [], []
+        for _ in range(100):
+            starts.append(task.start(rng).base_position_m)
+            goals.append(task._wanted)  # type: ignore[attr-defined]
+        assert np.array(starts)[:, 0].max() < -12.0
+        assert (np.array(goals)[:, 1].any(), np.array(goals)[:, 0].min() < 0.0) == (level == "turning",) * 2
+
+
+def test_a_standing_body_is_pushed_as_hard_as_its_level_says():
+    pushed = {}
+    for level in TASKS["flexor/BodyStand-v0"].levels:
+        task: Any = TASKS["flexor/BodyStand-v0"](BODY)
+        task.level = level
+        rng, speeds = np.random.default_rng(0), []
+        state, world = seen(as_quat(np.eye(3)), np.zeros(3), np.zeros(3))
+        for _ in range(60):
+            task.start(rng)
+            task._push_s = 0.0
+            (push,) = task.proceed(state, world, rng)
+            speeds.append(np.linalg.norm(push.force_n) * PUSH_S / MASS_KG)
+        pushed[level] = min(speeds), max(speeds)
+        assert all(low <= s <= high for s, (low, high) in zip(speeds, [PUSH_M_S[level]] * 60))
+    assert list(pushed) == ["nudged", "pushed", "all"] and pushed["nudged"][1] < pushed["all"][1] > 0.65
 
 
 # Loads
@@ -247,7 +302,8 @@ def test_the_leash_pulls_level_and_never_harder_than_it_says():
     pulls = []
     for _ in range(200):
         task.start(rng)
-        (pull,) = task.pulls()
+        (pull,) = task.pulls(1.0)
+        assert np.linalg.norm(task.pulls(0.5)[0].force_n) == pytest.approx(0.5 * np.linalg.norm(pull.force_n))
         assert pull.on == "pelvis" and pull.force_n[2] == 0.0
         pulls.append(np.linalg.norm(pull.force_n))
     assert 0.9 * LEASH_N < max(pulls) <= LEASH_N

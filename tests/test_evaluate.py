@@ -52,6 +52,18 @@ def test_episode_i_has_seed_plus_i_and_the_settings_asked_for(folder):
     assert env.closed
 
 
+def test_a_level_reaches_the_environment_the_result_and_the_table(folder, monkeypatch, capsys):
+    monkeypatch.setattr("sim.tasks.hand_reach.HandReach.levels", ("near", "all"))
+    maker = Maker()
+    result = evaluate(folder, episodes=1, level="near", make_env=maker)
+    assert maker.made[0].settings["level"] == "near" and result.as_dict()["level"] == "near"
+    assert "near" in cli.table([result.as_dict()])
+    with pytest.raises(EvaluationError, match="the same level"):
+        margin(result, evaluate(folder, episodes=1, make_env=Maker()))
+    with pytest.raises(UnknownNameError, match=r"unknown level of flexor/HandReach-v0 'nera'.*Known: near, all"):
+        evaluate(folder, episodes=1, level="nera", make_env=Maker())
+
+
 def test_the_same_seeds_give_the_same_result_and_others_another(folder):
     results = [evaluate(folder, episodes=2, seed=seed, make_env=Maker()).as_dict() for seed in (5, 5, 6)]
     assert results[0] == results[1]

@@ -11,7 +11,7 @@ from mock_gym import CONTRACT, SmallReach
 
 from policies import cli
 from policies.artifact import PolicyFile
-from policies.export import export
+from policies.export import export, write_card
 from policies.gate import GateError, golden_difference, judge
 from policies.networks import Actor
 from robot.artifacts import CARD_FILE, GOLDEN_FILE
@@ -55,6 +55,14 @@ def test_a_policy_that_works_on_both_engines_is_released(folder):
     assert verdict.reasons == []
     assert list(verdict.results) == ["mujoco", "pybullet"]
     assert verdict.sentence().startswith("**Released**: 100.0 % on mujoco, 100.0 % on pybullet")
+
+
+def test_the_verdict_and_the_card_say_at_which_level_it_was_measured(folder, monkeypatch):
+    monkeypatch.setattr("sim.tasks.hand_reach.HandReach.levels", ("near", "all"))
+    verdict = judge(folder, saved(network()), episodes=2, level="near", make_env=maker())  # type: ignore[arg-type]
+    assert verdict.sentence().startswith('**Released**: at the level "near" 100.0 % on mujoco')
+    write_card(folder, {engine: result.as_dict() for engine, result in verdict.results.items()})
+    assert 'randomisation on; level "near", an easier form of the task.' in (folder / CARD_FILE).read_text()
 
 
 def test_one_that_fails_where_it_was_not_trained_is_not(folder):

@@ -15,8 +15,9 @@ from policies import train as training
 from policies.curve import Curve, Progress, read_curve
 from policies.fleet_learning import FleetLearningError, improve
 from policies.ppo import PPOConfig
-from policies.settings import TrainConfig
+from policies.settings import TrainConfig, settings_of
 from policies.train import Trainer, TrainingError, config_of
+from robot.errors import UnknownNameError
 from robot.experience import Chunk, ChunkHeader
 from robot.packs import write_pack
 
@@ -203,22 +204,69 @@ def test_settings_survive_the_record():
     assert config_of(record) == replace(CONFIG, seed=5)
 
 
-def test_a_run_goes_from_level_to_level_as_its_steps_say(tmp_path):
-    config = replace(CONFIG, env_id="flexor/HandReorientCube-v0", level_steps=(CHAPTER_STEPS, 2 * CHAPTER_STEPS))
-    trainer, levels = Trainer(tmp_path, config, make_sampler=InlineSampler), []
-    sampler = trainer.sampler
-    assert isinstance(sampler, InlineSampler)
-    task = sampler._rollouts[0]._task
+REORIENT = replace(CONFIG, env_id="flexor/HandReorientCube-v0", level_success=0.5)
+
+
+def levels_of(folder: Path, success: list[float], *, stop_after: int | None = None) -> list[str]:
+    """The level of each chapter when so many episodes of each succeed; with `stop_after` chapters it is stopped and resumed once."""
+    levels: list[str] = []
+    left = iter(success)
+
+    def trainer(saved: checkpoints.Checkpoint | None) -> Trainer:
+        made = Trainer(folder, config_of(saved.training) if saved else REORIENT, saved, make_sampler=InlineSampler)
+        rise = made._rise
+
+        def seen(ends: np.ndarray) -> None:
+            levels.append(made.sampler._rollouts[0]._task.level)  # type: ignore[attr-defined]
+            rise(np.arange(100) < 100 * next(left))
+
+        made._rise = seen  # type: ignore[method-assign]
+        return made
+
+    for chapters in [len(success)] if stop_after is None else [stop_after, len(success)]:
+        saved = checkpoints.load(folder) if levels else None
+        running = trainer(saved)
+        try:
+            running.train(seconds=None, steps=chapters * CHAPTER_STEPS, report=lambda line: None, clock=_tick)
+        finally:
+            running.close()
+    return levels
+
+
+def test_a_run_rises_a_level_when_enough_of_a_chapters_episodes_succeed(tmp_path):
+    assert levels_of(tmp_path, [0.4, 0.5, 0.0, 0.9, 1.0]) == ["axis", "axis", "faces", "faces", "all"]
+
+
+def test_a_resumed_run_stands_at_the_level_it_had_reached(tmp_path):
+    assert levels_of(tmp_path, [0.6, 0.1, 0.6, 0.6], stop_after=1) == ["axis", "faces", "faces", "all"]
+
+
+def test_a_chapter_that_was_cut_short_says_nothing_of_a_level(tmp_path):
+    trainer, risen = Trainer(tmp_path, REORIENT, make_sampler=InlineSampler), []
+    trainer._rise = risen.append  # type: ignore[method-assign]
     try:
-        for chapters in (1, 2, 3):
-            trainer.train(seconds=None, steps=chapters * CHAPTER_STEPS, report=lambda line: None, clock=_tick)
-            levels.append(task.level)
+        trainer.train(seconds=None, steps=1, report=lambda line: None, clock=_tick)
     finally:
         trainer.close()
-    assert levels == ["axis", "faces", "all"]
-    assert config_of(checkpoints.load(tmp_path).training).level_steps == config.level_steps
+    assert risen == []
+
+
+def test_a_level_that_is_named_stays_and_the_curve_tells_it(tmp_path):
+    config = replace(REORIENT, level="faces", level_success=0.0)
+    trainer = Trainer(tmp_path, config, make_sampler=InlineSampler)
+    try:
+        done = trainer.train(seconds=None, steps=2 * CHAPTER_STEPS, report=lambda line: None, clock=_tick)
+    finally:
+        trainer.close()
+    assert done["level"] == "faces"
+    assert {row["level"] for row in read_curve(tmp_path)} == {"faces"}
+    assert settings_of("flexor/BodyWalk-v0", level="steady").level_success == 0.0
 
 
 def test_levels_that_the_task_does_not_have_are_refused(tmp_path):
-    with pytest.raises(TrainingError, match=r"level_steps \(5,\) need 2 levels; flexor/HandReach-v0 has \(\)"):
-        Trainer(tmp_path, replace(CONFIG, level_steps=(5,)), make_sampler=InlineSampler)
+    with pytest.raises(UnknownNameError, match=r"level of flexor/HandReorientCube-v0 'axes'.*Known: axis, faces, all"):
+        Trainer(tmp_path, replace(REORIENT, level="axes", level_success=0.0), make_sampler=InlineSampler)
+    with pytest.raises(TrainingError, match=r"level_success 0.5 needs levels.*HandReach-v0 has \(\)"):
+        Trainer(tmp_path, replace(CONFIG, level_success=0.5), make_sampler=InlineSampler)
+    with pytest.raises(TrainingError, match="level is 'axis'"):
+        Trainer(tmp_path, replace(REORIENT, level="axis"), make_sampler=InlineSampler)

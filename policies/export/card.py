@@ -45,6 +45,11 @@ def _contract_lines(contract: Contract) -> list[str]:
     ]
 
 
+def _level(result: Mapping[str, Any]) -> str:
+    level = result.get("level")
+    return f'; level "{level}", an easier form of the task' if level else ""
+
+
 def result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """One row per result: label, engine, n, success, return, metrics, energy, heat, smoothness."""
     rows = []
@@ -124,7 +129,8 @@ def render(
             *_table(head, result_rows(results)),
             "",
             "Mean and 95 % confidence interval over episodes: Wilson for success, Student's t for the rest. The same seeds for "
-            f"every row, from {first.get('seed', 0)}; randomisation {'on' if first.get('randomization', True) else 'off'}.",
+            f"every row, from {first.get('seed', 0)}; randomisation {'on' if first.get('randomization', True) else 'off'}"
+            f"{_level(first)}.",
         ]
         lines += [f"Measured on: {machine}."] if machine else []
     else:

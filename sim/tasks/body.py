@@ -14,7 +14,7 @@ from robot.contract import ActionTerm, Contract, Term
 from robot.description.model import RobotModel
 from robot.state import RobotState
 from sim.ranges import Ranges
-from sim.tasks.task import Task
+from sim.tasks.task import Task, term
 from sim.world import Push, Start, WorldState, rotated
 
 LEGS = ("hip_yaw", "hip_roll", "hip_pitch", "knee", "ankle_pitch", "ankle_roll")
@@ -34,6 +34,7 @@ FALLEN_M = 0.6  # pelvis over the ground; it stands at 0.89
 TOUCH_N = 20.0  # a foot with more than this on it stands
 MASS_KG = 57.0
 PUSH_S = 0.1  # how long a push lasts
+MOMENTS = 3  # of the fast readings that are observed: how hard a foot stands, and how fast the body moves, shows in how they change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,8 +176,8 @@ class BodyTask(Task):
             home_rad=tuple(model.home_rad.tolist()),
             control_hz=self.control_hz,
             observation=(
-                term("base_gyro", ("x", "y", "z"), "rad/s", "base", -6.0, 6.0),
-                term("projected_gravity", ("x", "y", "z"), "1", "base", -1.0, 1.0),
+                term("base_gyro", ("x", "y", "z"), "rad/s", "base", -6.0, 6.0, MOMENTS),
+                term("projected_gravity", ("x", "y", "z"), "1", "base", -1.0, 1.0, MOMENTS),
                 Term(
                     name="joint_position",
                     elements=moved,
@@ -185,7 +186,7 @@ class BodyTask(Task):
                     low=tuple(x - 0.2 for x in low),
                     high=tuple(x + 0.2 for x in high),
                 ),
-                term("joint_velocity", moved, "rad/s", "joint", -15.0, 15.0),
+                term("joint_velocity", moved, "rad/s", "joint", -15.0, 15.0, MOMENTS),
                 term("previous_action", moved, "1", "joint_order", -1.0, 1.0),
                 *self.extra_terms(),
             ),
@@ -269,9 +270,3 @@ class BodyTask(Task):
                 cos * push_y - sin * push_x,
             ]
         )
-
-
-def term(name: str, elements: tuple[str, ...], unit: str, frame: str, low: float, high: float) -> Term:
-    """A term whose elements share a range."""
-    n = len(elements)
-    return Term(name=name, elements=elements, unit=unit, frame=frame, low=(low,) * n, high=(high,) * n)

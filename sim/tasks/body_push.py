@@ -34,10 +34,10 @@ class BodyPush(Walking):
 
     | observation | elements | unit | range |
     |---|---|---|---|
-    | `base_gyro` | x, y, z of the IMU | rad/s | -6..6 |
-    | `projected_gravity` | where down is, in the pelvis' frame | 1 | -1..1 |
+    | `base_gyro` | x, y, z of the IMU, 3 moments | rad/s | -6..6 |
+    | `projected_gravity` | where down is, in the pelvis' frame, 3 moments | 1 | -1..1 |
     | `joint_position` | 12 leg, 2 waist, 2 shoulder pitch, then shoulder roll and elbow of either arm: 20 joints | rad | their ranges and 0.2 |
-    | `joint_velocity` | the same | rad/s | -15..15 |
+    | `joint_velocity` | the same, 3 moments | rad/s | -15..15 |
     | `previous_action` | the same | 1 | -1..1 |
     | `goal` | forward speed, turning | m/s, rad/s | -0.5..1.5, -1..1 |
     | `gait_phase` | sine, cosine of a clock of 0.8 s | 1 | -1..1 |
@@ -74,8 +74,8 @@ class BodyPush(Walking):
         angle, pull_n = rng.uniform(-np.pi, np.pi), rng.uniform(0.0, LEASH_N)
         self._leash_n = pull_n * np.array([np.cos(angle), np.sin(angle), 0.0])
 
-    def pulls(self) -> tuple[Push, ...]:
-        return (Push(on="pelvis", force_n=self._leash_n),)
+    def pulls(self, force: float) -> tuple[Push, ...]:
+        return (Push(on="pelvis", force_n=force * self._leash_n),)
 
     def lost(self, world: WorldState) -> bool:
         ahead = into_frame(world.base_quat_xyzw, world.body_pose[0, :3] - world.base_position_m)

@@ -11,7 +11,8 @@ from sim.tasks.body import TOUCH_N, BodyTask, jerk, near, tilt, tilt_deg, unrest
 from sim.tasks.task import Judgement
 from sim.world import Ground, Push, Start, World, WorldState
 
-PUSH_M_S = (0.3, 0.7)  # the trunk's push as the speed it would give the whole body; 0.6 is the one to survive
+# The trunk's push as the speed it would give the whole body, at each level; 0.6 is the one to survive
+PUSH_M_S = {"nudged": (0.0, 0.25), "pushed": (0.15, 0.45), "all": (0.3, 0.7)}
 PUSH_EVERY_S = 3.0
 
 
@@ -20,10 +21,10 @@ class BodyStand(BodyTask):
 
     | observation | elements | unit | range |
     |---|---|---|---|
-    | `base_gyro` | x, y, z of the IMU | rad/s | -6..6 |
-    | `projected_gravity` | where down is, in the pelvis' frame | 1 | -1..1 |
+    | `base_gyro` | x, y, z of the IMU, 3 moments | rad/s | -6..6 |
+    | `projected_gravity` | where down is, in the pelvis' frame, 3 moments | 1 | -1..1 |
     | `joint_position` | 12 leg, 2 waist, 2 shoulder joints | rad | their ranges and 0.2 |
-    | `joint_velocity` | the same | rad/s | -15..15 |
+    | `joint_velocity` | the same, 3 moments | rad/s | -15..15 |
     | `previous_action` | the same | 1 | -1..1 |
 
     | action | elements | unit | range |
@@ -34,6 +35,8 @@ class BodyStand(BodyTask):
     """
 
     env_id = "flexor/BodyStand-v0"
+    levels = tuple(PUSH_M_S)
+    level = "all"
     max_steps = 500  # 10 s
     reward_names = ("still", "alive", "feet", "upright", "height", "unrest", "posture", "smooth", "power", "fall")
     metric_names = ("speed_m_s", "tilt_deg", "power_w", "moved_m", "survived_s")
@@ -61,7 +64,7 @@ class BodyStand(BodyTask):
     def proceed(self, state: RobotState, world: WorldState, rng: np.random.Generator) -> Sequence[Push]:
         if state.time_s >= self._push_s:
             self._push_s += PUSH_EVERY_S
-            self.shove(rng.uniform(*PUSH_M_S), rng)
+            self.shove(rng.uniform(*PUSH_M_S[self.level]), rng)
         return self.pushing()
 
     def judge(self, state: RobotState, world: WorldState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:

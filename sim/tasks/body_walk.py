@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sim.tasks.walking import Walking
+from sim.tasks.walking import LEVELS, Walking
 from sim.world import Ground, Start, World, WorldState
 
 UNEVEN_M = 0.02
@@ -13,10 +13,10 @@ class BodyWalk(Walking):
 
     | observation | elements | unit | range |
     |---|---|---|---|
-    | `base_gyro` | x, y, z of the IMU | rad/s | -6..6 |
-    | `projected_gravity` | where down is, in the pelvis' frame | 1 | -1..1 |
+    | `base_gyro` | x, y, z of the IMU, 3 moments | rad/s | -6..6 |
+    | `projected_gravity` | where down is, in the pelvis' frame, 3 moments | 1 | -1..1 |
     | `joint_position` | 12 leg, 2 waist, 2 shoulder joints | rad | their ranges and 0.2 |
-    | `joint_velocity` | the same | rad/s | -15..15 |
+    | `joint_velocity` | the same, 3 moments | rad/s | -15..15 |
     | `previous_action` | the same | 1 | -1..1 |
     | `goal` | forward speed, turning | m/s, rad/s | -0.5..1.5, -1..1 |
     | `gait_phase` | sine, cosine of a clock of 0.8 s | 1 | -1..1 |
@@ -40,7 +40,7 @@ class BodyWalk(Walking):
     def start(self, rng: np.random.Generator) -> Start:
         self.commanded(rng)
         x = rng.uniform(2.0, 12.0) * rng.choice([-1.0, 1.0])  # flat, or uneven
-        if self.level == "steady":
+        if LEVELS[self.level].flat:
             x = -12.0 - abs(x)  # so far from the uneven half that a walk does not get there soon
         return self.standing(rng, x_m=float(x), y_m=float(rng.uniform(-10.0, 10.0)), yaw_rad=rng.uniform(-np.pi, np.pi))
 

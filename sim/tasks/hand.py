@@ -9,39 +9,13 @@ from robot.contract import ActionTerm, Contract, Term
 from robot.description.model import RobotModel
 from robot.state import RobotState
 from sim.ranges import Ranges
-from sim.tasks.task import Task
+from sim.tasks.task import Task, term
 from sim.world import WorldState, conjugate, quat_times
 
 FOREARM = ("forearm_pronation", "wrist_flexion", "wrist_deviation")
 SIX = ("xx", "yx", "zx", "xy", "yy", "zy")  # two columns of a rotation matrix, see `robot.contract.two_columns`
 TRACK_M = 0.6  # the hand's own length and a half from the elbow: farther is out of every hand
 FORCE_N = 20.0
-
-
-def term(
-    name: str,
-    elements: tuple[str, ...],
-    unit: str,
-    frame: str,
-    low: tuple[float, ...] | float,
-    high: tuple[float, ...] | float,
-    history: int = 1,
-) -> Term:
-    """A term; a single number as `low` or `high` holds for all elements. With a history, those of one step are given."""
-    n = len(elements)
-    lows, highs = (x if isinstance(x, tuple) else (float(x),) * n for x in (low, high))
-    past = tuple(f"{e}@-{k}" for k in range(1, history) for e in elements)
-    if frame in ("joint", "motor"):
-        past = elements * (history - 1)
-    return Term(
-        name=name,
-        elements=elements + past,
-        unit=unit,
-        frame=frame,
-        low=lows * history,
-        high=highs * history,
-        history=history,
-    )
 
 
 class HandTask(Task):

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from robot.contract import Contract
+from robot.contract import Contract, Term
 from robot.description.model import RobotModel
 from robot.state import RobotState
 from sim.ranges import Pair
@@ -125,3 +125,29 @@ class Task(ABC):
     def privileged(self, state: RobotState, world: WorldState) -> np.ndarray:
         """What a critic may know and a robot cannot: one number per `privileged_names`."""
         return np.zeros(0)
+
+
+def term(
+    name: str,
+    elements: tuple[str, ...],
+    unit: str,
+    frame: str,
+    low: tuple[float, ...] | float,
+    high: tuple[float, ...] | float,
+    history: int = 1,
+) -> Term:
+    """A term; a single number as `low` or `high` holds for all elements. With a history, those of one step are given."""
+    n = len(elements)
+    lows, highs = (x if isinstance(x, tuple) else (float(x),) * n for x in (low, high))
+    past = tuple(f"{e}@-{k}" for k in range(1, history) for e in elements)
+    if frame in ("joint", "motor"):
+        past = elements * (history - 1)
+    return Term(
+        name=name,
+        elements=elements + past,
+        unit=unit,
+        frame=frame,
+        low=lows * history,
+        high=highs * history,
+        history=history,
+    )

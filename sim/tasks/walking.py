@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import exp, pi, sin
 
 import msgspec
@@ -21,15 +22,37 @@ STILL = 0.08  # commands below this, in m/s and rad/s, are standing
 SWING_RAD = 0.5  # knees bend by this much in a swing: 8 cm under the sole when hip and ankle go along
 CYCLE_S, STANCE = 0.8, 0.55  # of the gait clock: a step takes half a cycle, a foot stands for more than half of it
 PUSH_EVERY_S = 5.0
-STEADY_M_S = (0.3, 1.0)  # commands of the easy level, within those of the task
+STEADY_M_S = (0.3, 1.0)  # commands of the easiest level, within those of the task
 SLOW_S = 0.8  # speeds are averaged over a cycle before they are called an error
 SUCCESS_M_S = 0.15  # mean speed error of an episode that counts, if it did not end in a fall
 
 
-def feet_in_time(gait: Gait, phase: float, *, standing: bool) -> float:
-    """Share of the feet that stand when the clock says stand and lift when it says lift; all must stand where no step is asked for."""
-    right_phase = (phase + 0.5) % 1.0
-    left, right = (standing or phase < STANCE), (standing or right_phase < STANCE)
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """A form of the walking tasks.
+
+    Attributes:
+        straight: Commands are straight ahead at `STEADY_M_S`; all the task's speeds and turns else.
+        force: Share of the task's own that pushes and pulls have.
+        flat: No start on or near uneven ground.
+    """
+
+    straight: bool = False
+    force: float = 1.0
+    flat: bool = False
+
+
+LEVELS = {
+    "steady": Level(straight=True, force=0.0, flat=True),
+    "turning": Level(force=0.0, flat=True),
+    "nudged": Level(force=0.5),
+    "all": Level(),
+}
+
+
+def feet_in_time(gait: Gait, phase: float) -> float:
+    """Share of the feet that stand when the clock says stand and lift when it says lift."""
+    left, right = phase < STANCE, (phase + 0.5) % 1.0 < STANCE
     return 0.5 * ((gait.left_n > TOUCH_N) == left) + 0.5 * ((gait.right_n > TOUCH_N) == right)
 
 
@@ -50,11 +73,10 @@ class Walking(BodyTask):
         speeds_m_s, turns_rad_s: Least and most that is commanded.
         push_m_s: Strength of a push every `PUSH_EVERY_S`, as the speed it would give the whole body.
 
-    At the level "steady" the command is straight ahead, nothing pushes or pulls, and the ground is flat: a body that is pushed over
-    within seconds learns nothing of walking.
+    `LEVELS` are its easier forms: a body that is pushed over within seconds learns nothing of walking.
     """
 
-    levels = ("steady", "all")
+    levels = tuple(LEVELS)
     level = "all"
 
     max_steps = 3000  # 60 s
@@ -113,7 +135,7 @@ class Walking(BodyTask):
 
     def _draw_command(self, now_s: float, rng: np.random.Generator) -> None:
         self._change_s = now_s + rng.uniform(*HOLD_S)
-        if self.level == "steady":
+        if LEVELS[self.level].straight:
             low, high = STEADY_M_S
             self._wanted = np.array([rng.uniform(low, min(high, self.speeds_m_s[1])), 0.0])
             return
@@ -127,19 +149,20 @@ class Walking(BodyTask):
             self._draw_command(now_s, rng)
         most = np.array([RAMP_M_S2, RAMP_RAD_S2]) * dt
         self._command = self._command + np.minimum(np.maximum(self._wanted - self._command, -most), most)
-        if self.level == "steady":
+        force = LEVELS[self.level].force
+        if not force:
             return ()
         if now_s >= self._push_s:
             self._push_s += PUSH_EVERY_S
-            self.shove(self.push_m_s, rng)
+            self.shove(force * self.push_m_s, rng)
             self.disturb(rng)
-        return (*self.pushing(), *self.pulls())
+        return (*self.pushing(), *self.pulls(force))
 
     def disturb(self, rng: np.random.Generator) -> None:
         """What else changes when a push begins; nothing here."""
 
-    def pulls(self) -> tuple[Push, ...]:
-        """What pulls all the time; nothing here."""
+    def pulls(self, force: float) -> tuple[Push, ...]:
+        """What pulls all the time, at a share of its full force; nothing here."""
         return ()
 
     @abstractmethod
@@ -159,8 +182,9 @@ class Walking(BodyTask):
             "turn": 0.8 * near(gait.yaw_rad_s - turn, 0.5),
             "sideways": -1.0 * gait.left_m_s**2,
             "alive": 0.5,  # at 1 and with falls at -50 it stood still, whatever was commanded: walking was not worth the risk
-            "feet": 0.3 * feet_in_time(gait, phase, standing=standing),
-            "knees": 0.6 * self._knees_in_time(state, phase, standing=standing),
+            # Where no step is asked for, none is punished: a body that is pushed while it stands must make one.
+            "feet": 0.3 * (1.0 if standing else feet_in_time(gait, phase)),
+            "knees": 0.6 * (1.0 if standing else self._knees_in_time(state, phase)),
             "upright": -3.0 * tilt(gait),
             "height": -20.0 * min(0.0, gait.height_m - 0.85) ** 2,
             "unrest": -0.05 * unrest(gait),
@@ -177,11 +201,10 @@ class Walking(BodyTask):
             metrics=self._metrics(),
         )
 
-    def _knees_in_time(self, state: RobotState, phase: float, *, standing: bool) -> float:
+    def _knees_in_time(self, state: RobotState, phase: float) -> float:
         """1 where both knees bend as the clock says, 0.3 where one misses a whole swing."""
         left, right = (state.q_rad[self._knees] - self._home[self._knees]).tolist()
-        if not standing:
-            left, right = left - bent(phase), right - bent((phase + 0.5) % 1.0)
+        left, right = left - bent(phase), right - bent((phase + 0.5) % 1.0)
         return exp(-5.0 * (left * left + right * right))
 
     def _note(self, gait: Gait, power_w: float) -> None:
