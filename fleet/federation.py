@@ -25,6 +25,7 @@ from fleet.index import Key, Verdict
 from fleet.keys import allow_files, checked_name, expiry_in, expiry_of, load_verifier
 from fleet.lease import Authority
 from fleet.messages import Gossip, Gossiped, Piece, Pull, Pulled
+from fleet.parts import Cutter, Joiner, digest_of, pack, unpack
 from fleet.rollout import RobotView
 from fleet.segment import walk
 from fleet.shipping import Cover, Place
@@ -35,8 +36,9 @@ log = logging.getLogger(__name__)
 
 AWAY_AFTER_S = 10.0
 MAX_ANSWER_BYTES = MAX_PAYLOAD_BYTES - 4096  # sections of one answer, compressed
+NAME_BYTES = 128  # what a section's name takes at most
 CONTRACT = "contract "  # each is a section of its own, so that many of them fit: this and its hash
-MAX_SECTION_BYTES = 32 << 20  # after decompression
+LARGE = frozenset({"revoked", "keys", "director", "robots", "lines", "catalogue"})  # sections that may come in parts
 
 
 class PeerMemory(msgspec.Struct, kw_only=True):
@@ -59,6 +61,7 @@ class Peer:
     cover: dict[Key, Cover] = field(default_factory=dict)
     have: dict[str, bytes] = field(default_factory=dict)
     robots: dict[str, RobotView] = field(default_factory=dict)
+    parts: Joiner = field(default_factory=lambda: Joiner(LARGE))
     files: dict[str, str] = field(default_factory=dict)
     heard_s: float | None = None
 
@@ -97,24 +100,28 @@ class Federation:
         self.peers = {peer: self._remembered(peer) for peer in peers}
         self._pending: dict[str, Place] = {}  # places whose records are in the group being filled
         self._under_way: dict[str, Place] = {}  # ... and in the one that was handed over
+        self._cutter = Cutter()
 
     # --- answering ---------------------------------------------------------------------------------------------------
 
     def gossiped(self, gossip: Gossip, now_s: float) -> tuple[Gossiped, bytes]:
         """Sections the asker does not have as they are now."""
-        new = {n: data for n, data in self._sections(now_s).items() if gossip.have.get(n) != _digest(data)}
-        sent: dict[str, bytes] = {}
-        room, left = MAX_ANSWER_BYTES, 0
-        for section, data in new.items():
-            packed = zlib.compress(data, 1)
-            size = len(packed) + 128  # and its name
-            if size <= room:
-                sent[section] = packed
-                room -= size
-            elif size <= MAX_ANSWER_BYTES:
-                left += 1
-            else:  # it never will fit: to be asked again at once for it would hold up the log
+        new = {n: data for n, data in self._sections(now_s).items() if gossip.have.get(n) != digest_of(data)}
+        packed = {section: pack(data) for section, data in new.items()}
+        for section in [s for s, data in packed.items() if len(data) + NAME_BYTES > MAX_ANSWER_BYTES]:
+            del packed[section]
+            cut = self._cutter.cut(section, new[section], now_s) if gossip.parts is not None else None
+            if cut is None:  # nobody takes it: to be asked again at once for it would hold up the log
                 self._gateway.counters["section_too_large"] += 1
+            elif gossip.have.get(section) != cut.digest:
+                packed |= {name: part for name, part in cut.parts.items() if name not in (gossip.parts or ())}
+        sent: dict[str, bytes] = {}
+        room = MAX_ANSWER_BYTES
+        for section, data in packed.items():
+            if len(data) + NAME_BYTES <= room:
+                sent[section] = data
+                room -= len(data) + NAME_BYTES
+        left = len(packed) - len(sent)
         answer = Gossiped(hub=self.name, log=self._store.log_id, left=left)
         return answer, msgspec.msgpack.encode(sent)
 
@@ -134,7 +141,7 @@ class Federation:
     # --- hearing -----------------------------------------------------------------------------------------------------
 
     def question(self, peer: str) -> Gossip:
-        return Gossip(have=self.peers[peer].have)
+        return Gossip(have=self.peers[peer].have, parts=self.peers[peer].parts.names)
 
     def pull(self, peer: str) -> Pull:
         asker = self.peers[peer]
@@ -156,9 +163,13 @@ class Federation:
             return
         for section in sorted(sections, key=lambda s: s != "lease"):  # who directs comes before what was decided
             try:  # each on its own: one that cannot be taken does not hold up the ones behind it
-                data = _unpacked(sections[section])
-                self._take(peer, section, data)
-                peer.have[section] = _digest(data)
+                if section.startswith("part "):
+                    whole = peer.parts.take(section, sections[section])
+                else:
+                    whole = section, unpack(sections[section])
+                if whole is not None:
+                    self._take(peer, *whole)
+                    peer.have[whole[0]] = digest_of(whole[1])
             except (msgspec.MsgspecError, zlib.error, FleetError, OSError, ValueError, RecursionError) as error:
                 self._bad_gossip(name, section, error)
 
@@ -327,15 +338,3 @@ class Federation:
             if not path.exists() or expires_s < expiry_of(path):
                 self._disk.write_file(path, text.encode())
         self._allow.refresh()
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def _unpacked(data: bytes) -> bytes:
-    machine = zlib.decompressobj()
-    raw = machine.decompress(data, MAX_SECTION_BYTES)
-    if machine.unconsumed_tail:
-        raise ValueError(f"a section of more than {MAX_SECTION_BYTES} bytes")
-    return raw

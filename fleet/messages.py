@@ -271,9 +271,14 @@ class Enrolled(msgspec.Struct, tag="enrolled", frozen=True, kw_only=True):
 
 
 class Gossip(msgspec.Struct, tag="gossip", frozen=True, kw_only=True):
-    """Hub to hub: tell me what changed. `have` is the digest of every section as I last heard it from you."""
+    """Hub to hub: tell me what changed. `have` is the digest of every section as I last heard it from you.
+
+    Attributes:
+        parts: Parts of large sections that are here; None from a hub that takes none.
+    """
 
     have: dict[Text, bytes] = {}
+    parts: list[Text] | None = None
 
 
 class Gossiped(msgspec.Struct, tag="gossiped", frozen=True, kw_only=True):

@@ -30,12 +30,13 @@ from fleet.index import Index, Verdict, without
 from fleet.keys import load_public, load_signing_key, load_verifier, make_keys
 from fleet.lease import Authority, Lease, grant, sign
 from fleet.messages import EpisodeResult, Gossip, Gossiped, Pulled
+from fleet.parts import KEEP_S, MAX_SECTION_BYTES
 from fleet.revocation import revoke
 from fleet.rollout import RobotView
 from fleet.shipping import Cover, Place, coverage, covers, missing, ship
 from fleet.sockets import HubAddress, parse_hub
 from fleet.store import Group, Store, audit, read_log
-from fleet.wire import EVENTS, STEPS, TOMBSTONE
+from fleet.wire import EVENTS, MAX_PAYLOAD_BYTES, STEPS, TOMBSTONE
 
 KEY = ("a", 7, STEPS)
 A = ArtifactRef(name="walk", version="v1", sha256="1" * 64)
@@ -437,7 +438,50 @@ def test_sections_too_large_for_an_answer_do_not_hold_up_the_rest(tmp_path, keys
     have = {section: hashlib.blake2b(sections[section], digest_size=16).digest() for section in sent}
     answer, payload = hubs.gossiped(Gossip(have=have), 0.0)
     assert (set(msgspec.msgpack.decode(payload)), answer.left) == ({"two"}, 0)
-    assert hubs._gateway.counters["section_too_large"] == 2
+    assert hubs._gateway.counters["section_too_large"] == 2  # a hub of the version before takes no parts
+    own.close()
+
+
+def test_a_section_too_large_for_an_answer_comes_in_parts_of_one_moment(tmp_path, keys, monkeypatch):
+    rng = np.random.default_rng(0)
+    own, hubs = federation(tmp_path, keys, [])
+    robots = {f"r{n}": RobotView(online=True, refused=rng.bytes(500).hex()) for n in range(6000)}
+    sections = {"robots": msgspec.msgpack.encode(robots), "lease": b""}
+    monkeypatch.setattr(hubs, "_sections", lambda now_s: {**sections})
+    peer, rounds = hubs.peers["x"], 0
+
+    def talk(now_s, spoil=lambda sections: None):
+        answer, payload = hubs.gossiped(hubs.question("x"), now_s)
+        assert len(payload) <= MAX_PAYLOAD_BYTES
+        told = msgspec.msgpack.decode(payload, type=dict[str, bytes])
+        spoil(told)
+        hubs.hear("x", msgspec.structs.replace(answer, hub="x"), msgspec.msgpack.encode(told), now_s)
+        return answer.left
+
+    while talk(1.0):
+        rounds += 1
+        sections["robots"] = msgspec.msgpack.encode({"other": RobotView(online=False)} | robots)  # it goes on changing
+    assert rounds >= 2
+    assert set(peer.robots) == set(robots)  # as it was when it was cut
+    assert peer.parts.names == []
+    talk(2.0)
+    assert "other" not in peer.robots
+    while talk(1.0 + KEEP_S):
+        pass
+    assert "other" in peer.robots
+    assert hubs._gateway.counters == Counter()
+
+    sections["robots"] = msgspec.msgpack.encode(robots)
+    bad = {"part 0/2": b"", f"part 9/2 {'0' * 32} robots": b"", f"part 0/65 {'0' * 32} robots": b"",
+           f"part 0/1 {'0' * 32} passwords": b"", f"part 0/1 {'0' * 32} lines": zlib.compress(b"x")}  # fmt: skip
+    while talk(50.0, lambda told: told.update(bad)):
+        pass
+    assert "other" not in peer.robots
+    assert hubs._gateway.counters["bad_gossip"] == 5 * (rounds + 1)
+    sections["robots"] = b"\0" * (MAX_SECTION_BYTES + 1)  # compresses well
+    monkeypatch.setattr("fleet.federation.MAX_ANSWER_BYTES", 4096)
+    talk(90.0)
+    assert hubs._gateway.counters["section_too_large"] == 1
     own.close()
 
 
