@@ -45,6 +45,7 @@ LIFETIME = {
     "snapshot": timedelta(days=30),
     "timestamp": timedelta(days=7),
 }
+_LOADED = (("targets", Targets), ("snapshot", Snapshot), ("timestamp", Timestamp))
 _PATH = re.compile(r"(metadata|targets)(/[A-Za-z0-9][A-Za-z0-9_.-]*){1,4}")
 
 
@@ -165,6 +166,17 @@ class Catalogue:
             raise CatalogueError(f"{name}/{version} is not in the catalogue. Known: {', '.join(labels)}")
         return ArtifactRef(name=name, version=version, sha256=target.hashes["sha256"])
 
+    def facts(self, now: datetime) -> tuple[dict[str, list[str]], dict[str, float]]:
+        """Versions of every artifact, oldest first, and for how long each role's signature counts [s]."""
+        roles = {role: self._load(role, kind) for role, kind in (("root", Root), *_LOADED)}
+        left = {role: (m.signed.expires - now).total_seconds() for role, m in roles.items() if m is not None}
+        versions: dict[str, set[str]] = {}
+        targets = roles["targets"]
+        for path in targets.signed.targets if targets else ():
+            name, version, _ = path.split("/")
+            versions.setdefault(name, set()).add(version)
+        return {name: sorted(found, key=_natural) for name, found in versions.items()}, left
+
     def piece(self, path: str, offset: int, size: int) -> tuple[int, bytes]:
         """A file's size (-1: no such file) and a piece of it. Only files of the catalogue can be asked for."""
         file = self._folder / path
@@ -188,6 +200,11 @@ class Catalogue:
         metadata.sign(_signer(self._keys, role))
         name = "timestamp.json" if role == "timestamp" else f"{version}.{role}.json"
         self._disk.write_file(self._metadata / name, metadata.to_bytes())
+
+
+def _natural(version: str) -> list[tuple[bool, int, str]]:
+    """v2 before v10."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", version)]
 
 
 class Fetcher(FetcherInterface):

@@ -150,6 +150,7 @@ def hub(
     metrics: int | None = None,
     lease_s: float = 30.0,
     peers: str = "",
+    packs: Path | None = None,
     config: Path | None = None,
 ) -> None:
     """Run a hub: it keeps what robots send and tells them what to run. Stop it with Ctrl-C.
@@ -169,6 +170,7 @@ def hub(
         metrics: Port of the figures for Prometheus, on this machine only.
         lease_s: How long a robot that is not heard of keeps its job; longer than an episode.
         peers: The other hubs, NAME@HOST:PORT, comma-separated; then --name is this one's key in hubs/, and port+3 is for them.
+        packs: Folder of packs that learners draw from, to show how much they drew.
         config: TOML file with any of these options; what differs from its default on the command line wins.
     """
     import logging
@@ -194,6 +196,7 @@ def hub(
             web_port=o.web,
             metrics_port=o.metrics,
             web_names=tuple(_words(o.web_names)),
+            packs=o.packs,
         )
     )
 

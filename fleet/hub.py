@@ -13,6 +13,7 @@ import logging
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from typing import Any
 
 import zmq
 
+from fleet import reasons
 from fleet.answers import pack_answer
 from fleet.auth import ADMIN, FLEET, HUBS, AllowList, Authenticator, self_test
 from fleet.catalogue import Catalogue, make_root
@@ -40,19 +42,21 @@ from fleet.lease import load_authority
 from fleet.messages import Answer, Ask
 from fleet.metrics import HubMetrics
 from fleet.office import Office
-from fleet.overview import overview
+from fleet.overview import behind, overview
 from fleet.peers import Peers
 from fleet.sockets import ADMIN_OFFSET, BULK_OFFSET, HUBS_OFFSET, HubAddress, listen, receive
 from fleet.status import Count, robot_views, status
 from fleet.store import RESERVE_BYTES, Store, audit, read_log
 from fleet.web.child import PageProcess
 from fleet.wire import EVENTS, decode
+from robot import drawn
 from robot.errors import FlexorError, UnknownNameError
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
 RESIGN_CHECK_S = 600.0  # how often the catalogue's expiry is looked at
+FACTS_S = 5.0  # how often the catalogue and the learners' counts are read again for those who look
 BURST = 256  # messages taken from one socket before the others get their turn
 
 
@@ -69,6 +73,7 @@ class HubConfig:
         peers: The other hubs, NAME@HOST:PORT of their control ports; then this one has a key `hubs/NAME` and listens for them on port+3.
         web_port, metrics_port: Of the page and of Prometheus' figures, on loopback; None for none.
         web_names: Host names under which a proxy shows the page.
+        packs: Folder of packs that learners draw from, to show how much; None where it is not known.
     """
 
     folder: Path
@@ -83,6 +88,7 @@ class HubConfig:
     web_port: int | None = None
     metrics_port: int | None = None
     web_names: tuple[str, ...] = ()
+    packs: Path | None = None
 
 
 class Hub:
@@ -101,7 +107,8 @@ class Hub:
         self._context = zmq.Context(io_threads=2)
         self._authenticator = Authenticator(self._context, self._allow)
         self._sockets: list[zmq.Socket] = []
-        self._next_resign_s, self._began_s = 0.0, time.monotonic()
+        self._next_resign_s, self._next_facts_s, self._began_s = 0.0, 0.0, time.monotonic()
+        self._facts: tuple[dict[str, list[str]], dict[str, float], int | None] = {}, {}, None
         self._store: Store | None = None
         self._jobs: JobQueue | None = None
         ports = tuple(dict.fromkeys(p for p in (config.web_port, config.metrics_port) if p is not None))
@@ -445,7 +452,20 @@ class Hub:
     def _overview(self, now_s: float) -> dict[str, Any]:
         view = None if self.director.kept.rollout is None else self.director.view(time.time(), self._views(now_s))
         body = overview(self.gateway, self.store, self.director.kept.rollout, view, self._allow.names, now_s)
+        if now_s >= self._next_facts_s:
+            self._next_facts_s = now_s + FACTS_S
+            versions, expiry_s = self.catalogue.facts(datetime.now(UTC))
+            self._facts = versions, expiry_s, None if self.config.packs is None else drawn.total(self.config.packs)
+        versions, expiry_s, steps_drawn = self._facts
+        for robot in body["robots"]:
+            robot["behind"] = behind(versions, robot["artifact"]) if robot["state"] == "ONLINE" else None
+        rolled_back = [
+            s.reason for s in (*self.director.kept.past, self.director.kept.rollout) if s and s.status == "rolled_back"
+        ]
         figures = {
+            "expiry_s": expiry_s,
+            "drawn": steps_drawn,
+            "rollbacks": dict(Counter(map(reasons.rollback, rolled_back))),
             "refused_keys": self._allow.denied,
             "metrics": self.metrics.plain(),
             "up_s": now_s - self._began_s,

@@ -5,7 +5,7 @@ tombstones skipped are holes below the cursor: a record in a hole is new too, be
 So two logs merge as sets. A line has two marks: `accepted` (handed to the disk) and `committed` (on the disk); only the second is told to a robot.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from fleet import reasons
 from fleet.messages import MAX_COUNT, Tombstone
 from fleet.segment import KeyRange, roll
 from fleet.wire import TOMBSTONE
@@ -79,6 +80,9 @@ class Index:
         self.doubled = 0  # records found twice in the log: must stay 0
         self.damaged = 0  # records in the log whose bytes are bad
         self.holes_given_up = 0  # ranges that were declared lost and can no longer be filled by another hub
+        self.tombstoned: Counter[str] = (
+            Counter()
+        )  # why -> records; of segments sealed before this start only the sum is known
         self.digest_breaks = 0  # tombstones whose digest does not continue ours
 
     def cursors(self, robot: str, epoch: int) -> dict[int, int]:
@@ -182,6 +186,7 @@ class Index:
         if stone.first == mark.seq + 1 and stone.digest_before != mark.digest:
             self.digest_breaks += 1
         lost, covered = seq - mark.seq, seq - stone.first + 1
+        self.tombstoned[reasons.loss(stone.reason)] += lost
         return mark._replace(
             seq=seq,
             digest=stone.digest_after,

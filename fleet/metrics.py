@@ -7,7 +7,13 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeHistogramMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 BYTES = (1e3, 1e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7, 1e8)
@@ -74,7 +80,9 @@ COUNTERS = {  # of the overview's `counts`
     "damaged": "Records in the log whose bytes are bad",
     "audit_mismatch": "Digests of a robot and the hub that differed: an alarm above 0",
     "unsent": "Answers that could not be sent",
+    "holes_given_up": "Declared losses that another hub can no longer fill",
 }
+LAGS = (0.0, 1.0, 2.0, 5.0, 10.0)  # versions
 
 
 def families(overview: dict[str, Any]) -> Iterator[Metric]:
@@ -86,8 +94,9 @@ def families(overview: dict[str, Any]) -> Iterator[Metric]:
         name = f"fleet_ingest_{what}"
         yield _labelled(CounterMetricFamily, name, f"Held on the disk, {what}", hub, "stream", values)
     lost = {stream: row["lost"] for stream, row in overview["streams"].items()}
+    yield _labelled(GaugeMetricFamily, "fleet_lost_records", "Declared lost by robots", hub, "stream", lost)
     yield _labelled(
-        CounterMetricFamily, "fleet_tombstoned_records", "Records robots declared lost", hub, "stream", lost
+        CounterMetricFamily, "fleet_tombstoned_records", "Declared lost, by why", hub, "why", overview["tombstoned"]
     )
     for name, text in COUNTERS.items():
         yield _one(CounterMetricFamily, f"fleet_{name}", text, hub, overview["counts"][name])
@@ -126,7 +135,24 @@ def families(overview: dict[str, Any]) -> Iterator[Metric]:
     refusing = sum(bool(robot["refused"]) for robot in overview["robots"])
     yield _one(GaugeMetricFamily, "fleet_robots_refusing", "Robots that refuse what they should run", hub, refusing)
     yield _one(GaugeMetricFamily, "fleet_segments", "Segments of the log", hub, overview["segments"])
-    yield _one(GaugeMetricFamily, "fleet_quarantined", "Records kept apart", hub, overview["quarantined"])
+    yield _one(GaugeMetricFamily, "fleet_quarantine_files", "Records kept apart", hub, overview["quarantined"])
+    apart = {"robot": overview["counts"]["nack_conflict"], "hub": overview["counts"]["merged_conflict"]}
+    yield _labelled(
+        CounterMetricFamily,
+        "fleet_quarantined",
+        "Records that contradicted the log, by who sent them",
+        hub,
+        "why",
+        apart,
+    )
+    yield _labelled(
+        CounterMetricFamily,
+        "fleet_admission_reject",
+        "Policies robots refused or undid",
+        hub,
+        "why",
+        overview["refusals"],
+    )
     yield _one(
         GaugeMetricFamily,
         "fleet_recovery_seconds",
@@ -150,12 +176,35 @@ def families(overview: dict[str, Any]) -> Iterator[Metric]:
         yield _labelled(GaugeMetricFamily, "fleet_rollout_fall_rate", "Falls per robot-hour", hub, "cohort", rates)
         minutes = {group: 60.0 * row["hours"] for group, row in groups.items()}
         yield _labelled(GaugeMetricFamily, "fleet_rollout_exposure_minutes", "Robot-minutes", hub, "cohort", minutes)
-    yield _one(CounterMetricFamily, "fleet_rollback", "Policies that were rolled back", hub, len(overview["banned"]))
+    yield _labelled(
+        CounterMetricFamily, "fleet_rollback", "Policies that were rolled back", hub, "why", overview["rollbacks"]
+    )
+    yield _labelled(
+        GaugeMetricFamily, "fleet_tuf_expiry_seconds", "Left of each signature", hub, "role", overview["expiry_s"]
+    )
+    yield _lags(hub, [robot["behind"] for robot in overview["robots"] if robot["behind"] is not None])
+    if overview["drawn"] is not None:
+        held = overview["streams"]["steps"]["items"]
+        yield _one(
+            CounterMetricFamily, "fleet_sample_steps", "Drawn by learners from the packs", hub, overview["drawn"]
+        )
+        ratio = overview["drawn"] / held if held else 0.0
+        yield _one(GaugeMetricFamily, "fleet_sample_insert_ratio", "Steps drawn per step held", hub, ratio)
     for name, text in HISTOGRAMS.items():
         data = overview["metrics"][name]
         family = HistogramMetricFamily(f"fleet_{name}", text, labels=["hub"])
         family.add_metric([hub], buckets=[(le, n) for le, n in data["le"]], sum_value=data["sum"])
         yield family
+
+
+def _lags(hub: str, behind: list[int]) -> Metric:
+    """How many published versions of what they run robots that are here lack."""
+    family = GaugeHistogramMetricFamily(
+        "fleet_policy_lag_versions", "Published versions newer than what a robot runs", labels=["hub"]
+    )
+    buckets = [(f"{bound:g}", float(sum(n <= bound for n in behind))) for bound in LAGS]
+    family.add_metric([hub], buckets=[*buckets, ("+Inf", float(len(behind)))], gsum_value=float(sum(behind)))
+    return family
 
 
 def _one(kind: Any, name: str, text: str, hub: str, value: float) -> Metric:

@@ -16,7 +16,17 @@ from fleet.wire import STREAMS
 
 STATES = ("ONLINE", "OFFLINE", "CONNECTIONBROKEN", "LOST", "NEVER")
 _NAMES = {number: name for name, number in STREAMS.items()}
-COUNTED = ("revoked", "identity", "unsent", "audit_mismatch", "malformed", "nospace", "replaced")
+COUNTED = (
+    "revoked",
+    "identity",
+    "unsent",
+    "audit_mismatch",
+    "malformed",
+    "nospace",
+    "replaced",
+    "nack_conflict",
+    "merged_conflict",
+)
 
 
 def overview(
@@ -75,14 +85,27 @@ def overview(
         },
         "counts": {
             **{name: gateway.counters[name] for name in COUNTED},
-            **{name: getattr(index, name) for name in ("duplicates", "gaps", "conflicts", "damaged")},
+            **{name: getattr(index, name) for name in ("duplicates", "gaps", "conflicts", "damaged", "holes_given_up")},
         },
         "credit_bytes": gateway.credit_bytes,
         "disk_free": usage.free / usage.total,
+        "tombstoned": dict(index.tombstoned),
+        "refusals": dict(gateway.roster.refusals),
         "segments": sum(1 for _ in (store.folder / "log").glob("*.seg")),
         "quarantined": sum(1 for _ in (store.folder / "quarantine").glob("*.rec")),
         "rollout": _rollout(rollout, view),
     }
+
+
+def behind(versions: dict[str, list[str]], label: str) -> int | None:
+    """How many published versions of what it runs are newer, None for what was never published.
+
+    Args:
+        versions: Of every artifact, oldest first.
+    """
+    name, _, version = label.partition("/")
+    known = versions.get(name, [])
+    return len(known) - 1 - known.index(version) if version in known else None
 
 
 def _robot(
@@ -156,4 +179,4 @@ def _group(counts: Counts) -> dict[str, Any]:
     }
 
 
-__all__ = ["STATES", "overview"]
+__all__ = ["STATES", "behind", "overview"]

@@ -4,9 +4,11 @@ A session is a 16-byte routing id the robot made up, bound to the identity its k
 replaces the older session.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fleet import reasons
 from fleet.index import Key
 from fleet.messages import MAX_COUNT, Heartbeat, Hello
 from fleet.wire import STREAMS
@@ -76,6 +78,7 @@ class Roster:
     def __init__(self) -> None:
         self.sessions: dict[bytes, Session] = {}
         self.members: dict[str, Member] = {}
+        self.refusals: Counter[str] = Counter()  # why -> how often a robot began to refuse what it should run
 
     def member(self, robot: str) -> Member:
         member = self.members.get(robot)
@@ -101,6 +104,10 @@ class Roster:
 
     def heartbeat(self, session: Session, heartbeat: Heartbeat) -> Member:
         member = self.member(session.robot)
+        if heartbeat.refused and (member.heartbeat is None or member.heartbeat.refused != heartbeat.refused):
+            why = reasons.refusal(heartbeat.refused)
+            known = why in self.refusals or len(self.refusals) < reasons.MAX_KINDS
+            self.refusals[why if known else "other"] += 1
         member.heartbeat = heartbeat
         self._note(member, session.epoch, heartbeat.recorded, heartbeat.recorded_items)
         return member

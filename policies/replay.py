@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from policies.rollout import Trajectory
+from robot.drawn import Drawn
 from robot.errors import FlexorError
 from robot.packs import GOES_ON, TERMINATED, TRUNCATED, Pack
 
@@ -110,6 +111,7 @@ class PackSource(Source):
 
     def __init__(self, pack: Pack) -> None:
         self.pack = pack
+        self._drawn = Drawn(pack.path.parent)
 
     def __len__(self) -> int:
         return len(self.pack)
@@ -134,6 +136,10 @@ class PackSource(Source):
 
     def acted(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.pack.action[rows], self.pack.reward_terms[rows]
+
+    def draw(self, rng: np.random.Generator, n: int, *, ahead: int, gamma: float, groups: np.ndarray) -> Steps:
+        self._drawn.add(n)  # a hub that knows the folder shows it
+        return super().draw(rng, n, ahead=ahead, gamma=gamma, groups=groups)
 
 
 class Ring(Source):

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -20,7 +21,9 @@ from fleet_places import Place, episode, fall, tally
 from onboard_helpers import artifact, model, write
 from starlette.requests import ClientDisconnect
 
+from fleet import reasons
 from fleet.answers import MAX_BODY_BYTES, pack_answer, read_answer
+from fleet.catalogue import FILES, Catalogue, make_root
 from fleet.errors import AdminError, HubAwayError, KeyFileError, LooseSecretError
 from fleet.keys import make_keys
 from fleet.messages import Answer
@@ -30,7 +33,8 @@ from fleet.web.app import MAX_READERS, make_app
 from fleet.web.bodies import shape, states
 from fleet.web.doors import FREE_TRIES, MAX_SESSIONS, SESSION_S, WAIT_S, Doors, page_secret
 from fleet.web.watch import Watch
-from fleet.wire import MAX_META_BYTES, decode
+from fleet.wire import EVENTS, MAX_META_BYTES, STEPS, decode
+from robot.drawn import Drawn, total
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "out" / "page"
@@ -313,6 +317,18 @@ def test_a_histogram_is_cumulative():
     assert histogram.plain() == {"le": [["1", 2], ["2", 3], ["+Inf", 4]], "sum": 12.0}
 
 
+def test_reasons_are_few_words_whatever_a_robot_writes():
+    assert reasons.loss("disk: No space left on device") == "disk"
+    assert {reasons.loss(text) for text in ("", "x", "spool full!", "disk")} == {"other"}
+    assert reasons.refusal("hand_reach/v2: AdmissionError: not for this hand") == "AdmissionError"
+    assert reasons.refusal("E" * 100 + "Error") == "other"
+    assert [reasons.rollback(text) for text in ("by the operator", "a refused it: x", "worse: falls")] == [
+        "operator",
+        "refused",
+        "verdict",
+    ]
+
+
 # --- with a hub ---------------------------------------------------------------------------------------------------------
 
 
@@ -410,9 +426,60 @@ def test_every_figure_of_an_overview_becomes_a_family(place):
     assert shown - samples == set()
     assert len(shown) >= 12
     labels = {label for family in families(overview) for sample in family.samples for label in sample.labels}
-    assert labels <= {"hub", "state", "stream", "why", "how", "cohort", "le", "peer"}
+    assert labels <= {"hub", "state", "stream", "why", "how", "cohort", "le", "peer", "role"}
     assert overview["recovery_s"] > 0.0
     assert overview["segments"] >= 1
+
+
+def test_what_operators_are_paged_for_is_there_with_its_reason(place):
+    """Versions behind, signatures that end, steps that were drawn, and why: losses, refusals, rollbacks."""
+    make_root(place.keys, datetime.now(UTC))
+    catalogue = Catalogue(place.path / "hub/catalogue", place.keys)
+    for version in ("v2", "v9", "v10"):
+        folder = place.path / version
+        folder.mkdir()
+        for file in FILES:
+            (folder / file).write_text(f"{version} {file}")
+        catalogue.publish(folder, "hand_reach", version, datetime.now(UTC))
+    drawn = [Drawn(place.path / "packs", now_s=lambda: 0.0) for _ in range(2)]
+    (place.path / "packs/.drawn").mkdir(parents=True)
+    (place.path / "packs/.drawn/no.json").write_text("{")
+    place.hub("--packs", place.path / "packs")
+    left = place.uplink("left", artifact="hand_reach/v9", refused="hand_reach/v10: ExternalDataError: 'w0' elsewhere")
+    place.uplink("right", artifact="hand_reach/v2", refused="stopped on probation: action: not finite")
+    place.uplink("walker", artifact="mine/v1", refused="it just does not want to")
+    for ledger in drawn:
+        ledger.add(300)
+        ledger.add(4)  # in the file with the next write
+    left.spool.declare_lost(STEPS, 3, 0, "spool full")
+    left.spool.declare_lost(EVENTS, 2, 0, "because I can: " + "x" * 50)
+    left.tell(episode())
+    place.ask("deploy", name="hand_reach", version="v10", plan="quick")
+    place.wait(lambda o: o["rollout"]["status"] == "rolled_back", "the refusal rolls it back")
+    seen = place.wait(
+        lambda o: o["tombstoned"] and o["drawn"] and all(o["refusals"].values()) and len(o["refusals"]) == 3, "all"
+    )
+    samples = {(s.name, *sorted(s.labels.items())[1:]): s.value for f in families(seen) for s in f.samples}
+    assert samples["fleet_tombstoned_records_total", ("why", "spool_full")] == 3.0
+    assert samples["fleet_tombstoned_records_total", ("why", "other")] == 2.0
+    for why in ("ExternalDataError", "probation_action", "other"):
+        assert samples["fleet_admission_reject_total", ("why", why)] == 1.0
+    assert samples["fleet_rollback_total", ("why", "refused")] == 1.0
+    lags = {key[-1][1]: value for key, value in samples.items() if key[0] == "fleet_policy_lag_versions_bucket"}
+    assert lags == {
+        "0": 0.0,
+        "1": 1.0,
+        "2": 2.0,
+        "5": 2.0,
+        "10": 2.0,
+        "+Inf": 2.0,
+    }  # v9 lacks one, v2 two, mine is not known
+    expiry = {key[-1][1]: value for key, value in samples.items() if key[0] == "fleet_tuf_expiry_seconds"}
+    assert set(expiry) == {"root", "targets", "snapshot", "timestamp"}
+    assert 6 * 86400 < expiry["timestamp"] <= 7 * 86400
+    assert samples["fleet_sample_steps_total",] == 600.0
+    assert samples["fleet_sample_insert_ratio",] == 0.0  # no steps are held
+    assert total(place.path / "nowhere") == 0
 
 
 def test_the_last_fall_of_a_robot_survives_a_restart(place):
