@@ -130,6 +130,7 @@ class Heartbeat(msgspec.Struct, tag="hb", frozen=True, kw_only=True):
         wants_job: Whether it would take one.
         job, job_lease: The job it is doing.
         shadow_sha256, shadow_steps, shadow_bad: A candidate that watches: how long, and at how many steps it failed.
+        shadow_difference: Mean absolute difference of its actions to those that were taken.
         generation, term: Of the newest assignment accepted.
         lease_term: Of the newest director's lease known.
     """
@@ -144,6 +145,7 @@ class Heartbeat(msgspec.Struct, tag="hb", frozen=True, kw_only=True):
     shadow_sha256: Sha256 = ""
     shadow_steps: int = 0
     shadow_bad: int = 0
+    shadow_difference: Amount = 0.0
     rollout: Text = ""
     recorded: Cursors = {}
     recorded_items: Cursors = {}

@@ -171,6 +171,7 @@ class FleetRobot:
         director = load_verifier(config.keys, "director")
         self._files = Files(self._line)
         self._totals, self._state = _Totals(), "idle"
+        self._cohort = "none"  # under which the running loop records
         self._body: Body | None = None
         self._next_fall_s = 0.0
         self.drained = False
@@ -227,7 +228,7 @@ class FleetRobot:
             send=self._record,
             emit=self._emit,
             must_stop=stopped,
-            must_change=lambda: self.deployer.changing,
+            must_change=lambda: self.deployer.changing or self.deployer.slots.cohort != self._cohort,
             limit=self.config.episodes,
         )
         faults = 0
@@ -248,7 +249,7 @@ class FleetRobot:
     def _loop(self, robot: Robot, pilot: Pilot, reward_names: tuple[str, ...], rng: np.random.Generator) -> ControlLoop:
         artifact = self._admission.artifact
         slots = self.deployer.slots
-        self._state = "probation" if slots.probation else "running"
+        self._state, self._cohort = "probation" if slots.probation else "running", slots.cohort
         contract = artifact.contract
         return ControlLoop(
             robot,
@@ -383,6 +384,7 @@ class FleetRobot:
             shadow_sha256=shadow.sha256,
             shadow_steps=shadow.steps,
             shadow_bad=shadow.bad,
+            shadow_difference=min(shadow.difference, 1e15),
             rollout=slots.rollout,
             spool_oldest_s=max(0.0, (time.time_ns() - oldest) * 1e-9) if oldest else 0.0,
             tally=Tally(

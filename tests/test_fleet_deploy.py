@@ -6,13 +6,18 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import msgspec
+import numpy as np
+import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from onboard_helpers import CONTRACT, model, write
+from onboard_helpers import artifact as onboard_artifact
+from test_onboard_admission import set_weight, weight
 
 from fleet import slots as slot_file
 from fleet.assignment import ArtifactRef, Assignment, accept, sign
 from fleet.catalogue import Catalogue, download, make_root
-from fleet.deployer import Deployer
+from fleet.deployer import Deployer, admit_folder
 from fleet.director import Director
 from fleet.errors import (
     BannedPolicyError,
@@ -29,6 +34,7 @@ from fleet.messages import EpisodeResult
 from fleet.rollout import RobotView
 from fleet.signed import Signed
 from fleet.slots import Slot, Slots
+from robot.description import load as load_robot
 from robot.errors import UnknownNameError
 from robot.onboard.refusals import AdmissionError
 
@@ -250,6 +256,61 @@ def test_a_policy_the_robot_cannot_admit_is_reported_and_not_run(shop):
     assert not robot.changing
     assert robot.slots.refused == "hand_reach/v2: AdmissionError: not for this hand"
     assert robot.slots.active.label == "hand_reach/v1"
+
+
+def external(proto):
+    tensor = weight(proto, "w0")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../../../etc/passwd")
+
+
+def not_a_number(proto):
+    set_weight(proto, "b1", np.full(32, np.nan))
+
+
+@pytest.mark.parametrize(
+    "edit, error",
+    [(external, "ExternalDataError"), (not_a_number, "GoldenMismatchError")],
+    ids=["external data", "NaN"],
+)
+def test_F19_a_policy_with_external_data_or_nan_is_signed_twice_and_still_not_run(shop, edit, error):
+    """The signatures are good: the operator published it by mistake. The robot's own admission, in its child process, says no."""
+    proto, folder = model(), shop.path / "v3"
+    write(folder, onboard_artifact(proto))
+    edit(proto)
+    (folder / "policy.onnx").write_bytes(proto.SerializeToString())
+    ref = shop.catalogue.publish(folder, "hand_reach", "v3", datetime.now(UTC))
+    robot = deployer(shop, lambda path, sha256: admit_folder(path, sha256, load_robot(CONTRACT.robot)))
+    before = robot.slots.active
+    robot.judge(order(shop, artifact=ref))
+    assert robot.slots.refused.startswith(f"hand_reach/v3: {error}: ")
+    assert (robot.changing, robot.slots.active, robot.slots.probation) == (False, before, 0)
+    robot = deployer(shop)
+    assert robot.slots.active == before  # also after a restart
+    view = RobotView(online=True, policy_sha256=before.sha256, refused=robot.slots.refused)
+    director = Director(shop.path / "director.json", load_signing_key(shop.keys, "director"))
+    director.deploy(ref, "quick", 0.0, {"a": view})
+    assert director.tick(1.0, {"a": view}).status == "rolled_back"
+    assert director.kept.banned == (ref.sha256,)
+
+
+def test_F18_an_oversized_policy_or_piece_is_refused_before_it_is_kept(shop, monkeypatch):
+    monkeypatch.setattr("fleet.catalogue.MAX_FILE_BYTES", 5000)
+    with pytest.raises(CatalogueError, match=r"golden.npz has 6000 bytes; at most 5000"):
+        download(shop.ref, shop.path / "robot", shop.trust, shop.ask)
+    with pytest.raises(CatalogueError, match="at most 5000"):
+        shop.catalogue.publish(artifact(shop.path / "v4"), "hand_reach", "v4", datetime.now(UTC))
+    assert not list((shop.path / "robot").rglob("*.onnx"))
+
+    def endless(path, offset):  # a hub that was taken over: the length is signed, more is not taken
+        total, data = shop.ask(path, offset)
+        return (total + (1 << 40), data + b"x" * 1000) if path.startswith("targets") else (total, data)
+
+    monkeypatch.undo()
+    with pytest.raises(CatalogueError):
+        download(shop.ref, shop.path / "other", shop.trust, endless)
+    assert not list((shop.path / "other").rglob("policy.onnx"))
 
 
 def test_a_hub_that_is_away_puts_the_download_off_and_is_not_a_refusal(shop):

@@ -25,6 +25,7 @@ from fleet.spool import Spool
 from fleet.store import audit, read_log
 from fleet.wire import EVENTS, STEPS
 from robot.experience import decode as decode_chunk
+from robot.onboard.artifact import load
 from robot.packs import open_pack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,7 +135,7 @@ def held(status, name):
     return next(r["held_steps"] for r in status["robots"] if r["name"] == name)
 
 
-def test_killed_hub_and_killed_robot_lose_nothing_and_double_nothing(place):
+def test_F01_F03_killed_hub_and_killed_robot_lose_nothing_and_double_nothing(place):
     hub = place.hub()
     a, b = place.robot("a", seed=1), place.robot("b", seed=2)
     place.wait(lambda s: held(s, "a") >= 100 and held(s, "b") >= 100, "both robots sent a chunk")
@@ -208,6 +209,38 @@ def test_a_new_policy_goes_to_one_robot_and_then_to_all(place):
     with pytest.raises(AdminError, match="is banned; publish a new version"):
         ask(place.hub_address, place.keys, "deploy", {"name": "test_policy", "version": "v2"})
     assert all("the hub has everything" in stop(robot) for robot in robots)
+
+
+def test_a_candidate_watches_first_its_actions_are_compared_and_never_commanded(place):
+    """The whole way: catalogue, assignment, download, admission, the shadow beside the loop, heartbeats, the stage's verdict."""
+    place.hub()
+    robots = [place.robot(name, seed=i, rate="fast") for i, name in enumerate("ab")]
+    place.wait(lambda s: all(r["state"] == "ONLINE" for r in s["robots"]), "both are there")
+    place.start("deploy", artifact=str(place.v2), hub=place.hub_address, keys=place.keys, plan="standard").wait(UP_S)
+    ask(place.hub_address, place.keys, "hold")
+    held = place.wait(lambda s: any(r["shadow_steps"] > 3000 for r in s["robots"]), "it watched as long as it must")
+    assert (held["rollout"]["status"], held["rollout"]["stage"]) == ("held", "shadow")
+    (watched,) = [r for r in held["robots"] if r["shadow_steps"]]
+    assert held["rollout"]["canaries"] == [watched["name"]]
+    assert watched["shadow_bad"] == 0
+    assert watched["shadow_difference"] > 1e-3  # another policy, compared on the same observations
+    assert {r["artifact"] for r in held["robots"]} == {"test_policy/v1"}  # and nobody acts with it
+    ask(place.hub_address, place.keys, "resume")
+    place.wait(lambda s: s["rollout"]["stage"] == "one", "promoted")
+    place.wait(
+        lambda s: [r["artifact"] for r in s["robots"]].count("test_policy/v2") == 1, "now one robot acts with it"
+    )
+    place.wait(
+        lambda s: any(r["shadow_steps"] == 0 and r["artifact"] == "test_policy/v2" for r in s["robots"]), "alone"
+    )
+    assert all("the hub has everything" in stop(robot) for robot in robots)
+    old, new = (load(path).sha256 for path in (place.v1, place.v2))
+    by_cohort = {}
+    for _, payload in read_log(place.path / "hub", {STEPS}):
+        header = decode_chunk(payload).header
+        by_cohort.setdefault(header.cohort, set()).add(header.policy_sha256)
+    assert by_cohort["shadow"] == {old}  # what was commanded while it watched
+    assert {cohort for cohort, policies in by_cohort.items() if new in policies} <= {"canary"}
 
 
 def test_a_robot_without_a_hub_goes_on_and_one_with_an_unknown_key_is_refused_and_goes_on_too(place):

@@ -275,7 +275,7 @@ def test_what_does_not_belong_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_power_loss_never_loses_a_synced_record_nor_reuses_its_number(tmp_path, seed):
+def test_F02_power_loss_never_loses_a_synced_record_nor_reuses_its_number(tmp_path, seed):
     rng = np.random.default_rng(seed)
     synced: dict[tuple[int, int], bytes] = {}  # (stream, seq) -> payload the spool has promised
     cursor = {EVENTS: 0, STEPS: 0}

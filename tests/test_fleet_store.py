@@ -292,7 +292,7 @@ def test_a_folder_serves_one_hub_and_a_foreign_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_power_loss_never_loses_an_acknowledged_record_nor_doubles_one(tmp_path, seed):
+def test_F02_power_loss_never_loses_an_acknowledged_record_nor_doubles_one(tmp_path, seed):
     rng = np.random.default_rng(seed)
     acknowledged = {("a", 1, STEPS): 0, ("b", 1, STEPS): 0}
     for _ in range(8):

@@ -1,5 +1,6 @@
 """The commands that the fleet's pages show, typed one after the other into a shell of their own, with a robot or two beside them."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -55,3 +56,26 @@ def test_the_pages_commands_work_in_the_order_they_are_shown(tmp_path, monkeypat
 def test_every_page_shows_commands():
     assert all(len(list(commands(page))) >= 2 for page in PAGES)
     assert all((Path(ROOT) / "docs" / page).exists() for page in PAGES)
+
+
+def fault_tests():
+    """Name -> whether `make test` runs it, of every test with the number of a fault in its name."""
+    found = {}
+    for path in sorted((ROOT / "tests").glob("test_fleet_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and re.match(r"test_F\d\d_", node.name):
+                found[node.name] = not any("slow" in ast.unparse(d) for d in node.decorator_list)
+    return found
+
+
+def test_every_fault_has_a_test_of_its_name_and_the_table_names_it():
+    """The table of faults in docs/fleet.md: F1 to F22, each with a quick test that is there and carries its number."""
+    tests = fault_tests()
+    rows = dict(re.findall(r"^\| F(\d+) \|.*\| ([^|]+) \|$", (ROOT / "docs/fleet.md").read_text(), re.MULTILINE))
+    assert list(map(int, rows)) == list(range(1, 23))
+    for number, named in rows.items():
+        names = re.findall(r"`(\w+)`", named)
+        assert names, f"F{number} has no test"
+        for name in names:
+            assert tests.get(name), f"F{number}: {name} is not there, or slow"
+            assert f"F{int(number):02d}_" in name
