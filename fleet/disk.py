@@ -3,20 +3,25 @@
 `Disk` is the real one. `fleet_faults` in the tests wraps it. Order for a new or replaced file: write, sync the file, rename, sync the folder.
 """
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 IOV_MAX = 1024  # parts of one write, the kernel's limit
+DONTCACHE = 0x80  # RWF_DONTCACHE, Linux 6.14: the pages of a write are free again as soon as it is on the disk
+DONTCACHE_FROM_BYTES = (
+    256 << 10
+)  # less than this is read back to fill its last block, which costs more than the pages are worth
 
 
 class Disk:
     """The real disk."""
 
-    def open_append(self, path: Path) -> "AppendFile":
-        """Open a file for appending, making it if needed."""
-        return AppendFile(path)
+    def open_append(self, path: Path, *, cached: bool = True) -> "AppendFile":
+        """Open a file for appending, making it if needed; see `AppendFile` for `cached`."""
+        return AppendFile(path, cached=cached)
 
     def write_file(self, path: Path, data: bytes, *, mode: int = 0o644) -> None:
         """Make or replace a file so that after a power cut it is either the old or the new one, never half of it."""
@@ -59,24 +64,32 @@ class Disk:
 
 
 class AppendFile:
-    """A file that only grows. A failed append leaves no part of it behind; a failed sync is for the caller to take seriously."""
+    """A file that only grows. A failed append leaves no part of it behind; a failed sync is for the caller to take seriously.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        cached: Whether large appends stay in the page cache. What is written once and read once, if at all, should not: it pushes out what is
+            read often, and a page that was not in use costs a virtual machine seven times a page that was (1.7 against 0.2 s of processor per
+            GB, groups of 4 MiB). Kernels that cannot do without keep it.
+    """
+
+    def __init__(self, path: Path, *, cached: bool = True) -> None:
         self.path = path
+        self._flags = 0 if cached else DONTCACHE
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self.size = os.fstat(self._fd).st_size
 
-    def append(self, parts: Sequence[bytes]) -> None:
+    def append(self, parts: Sequence[bytes | memoryview]) -> None:
         """Write at the end.
 
         Raises:
             OSError: Nothing of it was kept.
         """
         start, at = self.size, 0
+        large = self._flags and sum(map(len, parts)) >= DONTCACHE_FROM_BYTES
         try:
             while at < len(parts):
                 some = parts[at : at + IOV_MAX]
-                written = os.pwritev(self._fd, some, self.size)
+                written = self._pwritev(some) if large else os.pwritev(self._fd, some, self.size)
                 self.size += written
                 at += len(some)
                 if written < (
@@ -92,6 +105,16 @@ class AppendFile:
             self.size = start
             os.ftruncate(self._fd, start)
             raise
+
+    def _pwritev(self, parts: Sequence[bytes | memoryview]) -> int:
+        """Write at the end, past the page cache where the kernel and the file system can."""
+        try:
+            return os.pwritev(self._fd, parts, self.size, self._flags)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL) or not self._flags:
+                raise
+            self._flags = 0
+            return os.pwritev(self._fd, parts, self.size)
 
     def sync(self) -> None:
         """Wait until the data is on the disk. After an error the file must not be trusted: the kernel may have dropped the pages."""

@@ -12,7 +12,7 @@ import msgspec
 from fleet.errors import StoreBusyError
 from fleet.messages import Tombstone
 from fleet.segment import HeadInfo, encode_info, encode_record, roll
-from fleet.wire import TOMBSTONE
+from fleet.wire import TOMBSTONE, Payload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,5 +132,5 @@ def _stone_in(raw: bytes) -> Tombstone | None:
         return None  # damaged: it is dropped like a record
 
 
-def _stone_record(epoch: int, stream: int, stone: Tombstone) -> list[bytes]:
+def _stone_record(epoch: int, stream: int, stone: Tombstone) -> list[Payload]:
     return encode_record(msgspec.msgpack.encode(stone), flags=TOMBSTONE, stream=stream, epoch=epoch, seq=stone.last)

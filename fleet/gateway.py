@@ -4,13 +4,13 @@ Every message is checked against the allow list and against the session its rout
 bad input gets an `Err`, a counter, and is forgotten.
 """
 
-import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
+from fleet.checksum import crc32
 from fleet.errors import VersionError, WireError
 from fleet.index import Key, Mark, Verdict
 from fleet.messages import (
@@ -37,7 +37,7 @@ from fleet.messages import (
 from fleet.roster import Roster, Session
 from fleet.segment import MAX_RECORD_BYTES, Record
 from fleet.store import Group, Store
-from fleet.wire import EVENTS, STREAMS, TOMBSTONE, Envelope, decode, encode
+from fleet.wire import EVENTS, STREAMS, TOMBSTONE, Envelope, Payload, decode, encode
 
 HEARTBEAT_S = 1.0
 MIN_CREDIT_BYTES, MAX_CREDIT_BYTES = 256 << 10, 4 << 20
@@ -143,7 +143,7 @@ class Gateway:
 
     # --- from robots -------------------------------------------------------------------------------------------------
 
-    def receive(self, routing_id: bytes, user_id: str, frames: list[bytes], now_s: float) -> list[Reply]:
+    def receive(self, routing_id: bytes, user_id: str, frames: Sequence[Payload], now_s: float) -> list[Reply]:
         """Answer one message.
 
         Args:
@@ -233,7 +233,7 @@ class Gateway:
         self.counters["enrol_refused" if answer.error else "enrolled"] += 1
         return self._to(routing_id, answer)
 
-    def _puts(self, session: Session, envelope: Envelope, puts: Puts, payload: bytes) -> list[Reply]:
+    def _puts(self, session: Session, envelope: Envelope, puts: Puts, payload: Payload) -> list[Reply]:
         """Take records one by one, up to the first that is not taken."""
         counts = {len(field) for field in (puts.sizes, puts.crcs, puts.items, puts.times_ns)}
         if len(counts) != 1 or any(size < 0 for size in puts.sizes) or sum(puts.sizes) != len(payload):
@@ -242,7 +242,7 @@ class Gateway:
         start, seq = 0, envelope.seq
         for size, crc, items, t_ns in zip(puts.sizes, puts.crcs, puts.items, puts.times_ns):
             data = payload[start : start + size]
-            if zlib.crc32(data) != crc or not 0 <= items < 1 << 32 or not 0 <= t_ns < 1 << 64:
+            if crc32(data) != crc or not 0 <= items < 1 << 32 or not 0 <= t_ns < 1 << 64:
                 self.counters["malformed"] += 1
                 return [
                     self._err(session.routing_id, "malformed", f"record {seq} of PUTS is not what its checksum is of")
@@ -262,7 +262,7 @@ class Gateway:
             start, seq = start + size, seq + 1
         return []
 
-    def _put(self, session: Session, envelope: Envelope, payload: bytes) -> list[Reply]:
+    def _put(self, session: Session, envelope: Envelope, payload: Payload) -> list[Reply]:
         if envelope.epoch != session.epoch:
             return [self._err(session.routing_id, "session", "another epoch than in HELLO")]
         if envelope.stream not in _STREAMS or envelope.seq == 0 or len(payload) > MAX_RECORD_BYTES:
@@ -355,7 +355,7 @@ class Gateway:
 
     # --- from other hubs ---------------------------------------------------------------------------------------------
 
-    def merge(self, record: Record, payload: bytes) -> Verdict:
+    def merge(self, record: Record, payload: Payload) -> Verdict:
         """Take a record of another hub's log, if it is news; it is committed with the next group."""
         key = record.key
         known = record.stream in _STREAMS and record.seq > 0
@@ -423,17 +423,17 @@ class Gateway:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _accept(self, key: Key, seq: int, flags: int, payload: bytes, crc: int, t_ns: int, items: int) -> None:
+    def _accept(self, key: Key, seq: int, flags: int, payload: Payload, crc: int, t_ns: int, items: int) -> None:
         line = self._index.lines.get(key)
         before = line.accepted if line else Mark()
         after = self._index.accept(key, seq, flags, payload, crc, items)
         self.group.add(key, seq, flags, payload, crc, t_ns, items & 0xFFFF, before, after)
         self._keep_result(key, seq, flags, payload)
 
-    def _keep_result(self, key: Key, seq: int, flags: int, payload: bytes) -> None:
+    def _keep_result(self, key: Key, seq: int, flags: int, payload: Payload) -> None:
         if key[2] == EVENTS and not flags & TOMBSTONE:
             result = read_result(payload)
-            self._results.append((key, seq, payload if result is None else result))
+            self._results.append((key, seq, bytes(payload) if result is None else result))
 
     def _nack(self, session: Session, key: Key, why: str, *, committed: bool, seq: int = 0) -> Reply:
         line = self._index.lines.get(key)
@@ -452,7 +452,7 @@ class Gateway:
         return routing_id, encode(Err(code=code, detail=detail[:500]))  # type: ignore[arg-type]
 
 
-def read_result(payload: bytes) -> EpisodeResult | None:
+def read_result(payload: Payload) -> EpisodeResult | None:
     """The episode result in an event record, None where it is another event, or says what cannot be (it stays in the log and counts for nothing)."""
     try:
         return msgspec.msgpack.decode(payload, type=EpisodeResult)

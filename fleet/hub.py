@@ -44,7 +44,18 @@ from fleet.metrics import HubMetrics
 from fleet.office import Office
 from fleet.overview import behind, overview
 from fleet.peers import Peers
-from fleet.sockets import ADMIN_OFFSET, BULK_OFFSET, HUBS_OFFSET, HubAddress, listen, receive
+from fleet.sockets import (
+    ADMIN_OFFSET,
+    BULK_OFFSET,
+    BULK_THREADS,
+    CONTROL_THREADS,
+    HUBS_OFFSET,
+    IO_THREADS,
+    HubAddress,
+    contents,
+    listen,
+    receive,
+)
 from fleet.status import Count, robot_views, status
 from fleet.store import RESERVE_BYTES, Store, audit, read_log
 from fleet.web.child import PageProcess
@@ -104,7 +115,7 @@ class Hub:
         self._allow = AllowList(config.keys, load_public(config.keys / "admin.key"))
         director_key = load_signing_key(config.keys, "director")
         config.folder.mkdir(parents=True, exist_ok=True)
-        self._context = zmq.Context(io_threads=2)
+        self._context = zmq.Context(io_threads=IO_THREADS)
         self._authenticator = Authenticator(self._context, self._allow)
         self._sockets: list[zmq.Socket] = []
         self._next_resign_s, self._next_facts_s, self._began_s = 0.0, 0.0, time.monotonic()
@@ -121,7 +132,7 @@ class Hub:
         self._counts: list[tuple[bytes, Count | str]] = []  # made by helper threads: the log counted, or why not
         try:
             self._control = self._listen(pair, FLEET, config.host, config.port, "control")
-            self._bulk = self._listen(pair, FLEET, config.host, config.port + BULK_OFFSET, "bulk")
+            self._bulk = self._listen(pair, FLEET, config.host, config.port + BULK_OFFSET, "bulk", BULK_THREADS)
             self._admin = self._listen(pair, ADMIN, "127.0.0.1", config.port + ADMIN_OFFSET, "admin")
             self._hubs = None
             if config.peers:
@@ -253,8 +264,10 @@ class Hub:
 
     # --- the loop's parts --------------------------------------------------------------------------------------------
 
-    def _listen(self, pair: Any, domain: str, host: str, port: int, what: str) -> zmq.Socket:
-        socket = listen(self._context, pair, domain, host, port, what)
+    def _listen(
+        self, pair: Any, domain: str, host: str, port: int, what: str, threads: int = CONTROL_THREADS
+    ) -> zmq.Socket:
+        socket = listen(self._context, pair, domain, host, port, what, threads)
         self._sockets.append(socket)
         return socket
 
@@ -269,7 +282,7 @@ class Hub:
             except (zmq.ZMQError, UnicodeDecodeError):
                 self.gateway.counters["no_identity"] += 1
                 continue
-            routing_id, *rest = [frame.bytes for frame in frames]
+            routing_id, rest = frames[0].bytes, contents(frames[1:])
             self._connections.heard(socket.underlying, routing_id, frames[-1])
             try:
                 replies = self.gateway.receive(routing_id, user_id, rest, now_s)

@@ -16,7 +16,7 @@ import msgspec
 from fleet import reasons
 from fleet.messages import MAX_COUNT, Tombstone
 from fleet.segment import KeyRange, roll
-from fleet.wire import TOMBSTONE
+from fleet.wire import TOMBSTONE, Payload
 
 Key = tuple[str, int, int]  # robot, epoch, stream
 MAX_HOLES = 256  # per line; the oldest of more is given up: what another hub holds of it is not taken any more
@@ -93,7 +93,7 @@ class Index:
         """Rolling digests at those cursors."""
         return {s: line.committed.digest for s, line in self._streams.get((robot, epoch), {}).items()}
 
-    def judge(self, key: Key, seq: int, flags: int, payload: bytes, crc: int) -> Verdict:
+    def judge(self, key: Key, seq: int, flags: int, payload: Payload, crc: int) -> Verdict:
         """What to do with a record; `accept` it if NEW. A tombstone covers a range, and may begin below the cursor."""
         line = self.lines.get(key)
         cursor = line.accepted.seq if line else 0
@@ -117,7 +117,7 @@ class Index:
             return Verdict.GAP
         return Verdict.NEW
 
-    def accept(self, key: Key, seq: int, flags: int, payload: bytes, crc: int, items: int) -> Mark:
+    def accept(self, key: Key, seq: int, flags: int, payload: Payload, crc: int, items: int) -> Mark:
         """Move a line's accepted mark behind a record that was judged NEW."""
         line = self._line(key)
         line.accepted = self._after(line.accepted, seq, flags, payload, crc, items)
@@ -135,7 +135,7 @@ class Index:
             line.accepted = line.committed
             line.recent = deque((r for r in line.recent if r[0] <= line.committed.seq), maxlen=RECENT)
 
-    def replay(self, key: Key, seq: int, flags: int, payload: bytes, crc: int, items: int) -> None:
+    def replay(self, key: Key, seq: int, flags: int, payload: Payload, crc: int, items: int) -> None:
         """A record read back from the log. A tombstone that would be refused now says nothing: its numbers are not held."""
         line = self._line(key)
         if flags & TOMBSTONE and read_stone(payload, seq) is None:
@@ -171,7 +171,7 @@ class Index:
             line = self.lines[key] = self._streams.setdefault(key[:2], {})[key[2]] = Line()
         return line
 
-    def _after(self, mark: Mark, seq: int, flags: int, payload: bytes, crc: int, items: int) -> Mark:
+    def _after(self, mark: Mark, seq: int, flags: int, payload: Payload, crc: int, items: int) -> Mark:
         if not flags & TOMBSTONE:
             records, size, items = mark.records + 1, mark.payload_bytes + len(payload), mark.items + items
             if seq > mark.seq:
@@ -201,7 +201,7 @@ class Index:
         return holes[-MAX_HOLES:]
 
 
-def read_stone(payload: bytes, seq: int) -> Tombstone | None:
+def read_stone(payload: Payload, seq: int) -> Tombstone | None:
     """The tombstone in a record with this number, None where it is none, contradicts itself, or counts more than can be."""
     try:
         stone = msgspec.msgpack.decode(payload, type=Tombstone)

@@ -156,10 +156,10 @@ class Peers:
         if isinstance(message, Gossiped):
             hurry = message.left and received.payload != EMPTY  # nothing came: more of that must not hold up the log
             line.gossip_s = now_s + (0.0 if hurry else GOSSIP_S)
-            self._federation.hear(name, message, received.payload, now_s)
+            self._federation.hear(name, message, bytes(received.payload), now_s)
         elif isinstance(message, Pulled):
             line.pull_s = 0.0 if message.more else now_s + PULL_S
-            self._federation.merge(name, message, received.payload, now_s)
+            self._federation.merge(name, message, bytes(received.payload), now_s)
         elif isinstance(message, Piece) and message.path == line.file and message.offset == len(line.data):
             line.data += received.payload
             if message.total < 0 or not received.payload:

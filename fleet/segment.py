@@ -11,16 +11,16 @@ over the payload, the same that travels on the wire.
 import hashlib
 import mmap
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
 
+from fleet.checksum import crc32
 from fleet.errors import RecordError
-from fleet.wire import TOMBSTONE
+from fleet.wire import TOMBSTONE, Payload
 
-Buffer = bytes | memoryview | mmap.mmap
+Buffer = Payload | mmap.mmap
 
 MAGIC = b"FXR1"
 FIXED = struct.Struct(">4sBBHQQQIIBxH")  # followed by the crc of it and the name
@@ -68,10 +68,10 @@ class Record:
             RecordError: It is not what was written.
         """
         raw = bytes(data[self.payload_start : self.end])
-        if zlib.crc32(raw) != self.crc:
+        if crc32(raw) != self.crc:
             raise RecordError(
                 f"record {self.robot or 'own'}/{self.epoch:x}/{self.stream}/{self.seq} at byte {self.start}: payload crc "
-                f"{zlib.crc32(raw):#010x}, written as {self.crc:#010x}"
+                f"{crc32(raw):#010x}, written as {self.crc:#010x}"
             )
         return raw
 
@@ -120,7 +120,7 @@ class FootInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_record(
-    payload: bytes,
+    payload: Payload,
     *,
     kind: int = DATA,
     flags: int = 0,
@@ -131,12 +131,12 @@ def encode_record(
     items: int = 0,
     robot: str = "",
     crc: int | None = None,
-) -> list[bytes]:
+) -> list[Payload]:
     """A record as bytes parts [head, payload]."""
     name = robot.encode()
-    crc = zlib.crc32(payload) if crc is None else crc
+    crc = crc32(payload) if crc is None else crc
     fixed = FIXED.pack(MAGIC, kind, flags, stream, epoch, seq, t_ns, len(payload), crc, len(name), items)
-    return [fixed + struct.pack(">I", zlib.crc32(name, zlib.crc32(fixed))) + name, payload]
+    return [fixed + struct.pack(">I", crc32(name, crc32(fixed))) + name, payload]
 
 
 def encode_info(info: HeadInfo | FootInfo) -> bytes:
@@ -157,11 +157,7 @@ def read_record(data: Buffer, start: int) -> Record:
     _, kind, flags, stream, epoch, seq, t_ns, length, crc, name_bytes, items = FIXED.unpack(fixed)
     at = start + FIXED.size
     stored, name = bytes(data[at : at + 4]), bytes(data[at + 4 : at + 4 + name_bytes])
-    if (
-        len(stored) < 4
-        or len(name) < name_bytes
-        or struct.unpack(">I", stored)[0] != zlib.crc32(name, zlib.crc32(fixed))
-    ):
+    if len(stored) < 4 or len(name) < name_bytes or struct.unpack(">I", stored)[0] != crc32(name, crc32(fixed)):
         raise RecordError(f"byte {start}: the record's head is torn or altered")
     payload_start = at + 4 + name_bytes
     if kind == DATA and length > MAX_RECORD_BYTES:

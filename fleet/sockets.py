@@ -1,5 +1,6 @@
 """ZeroMQ options both sides use, set before bind or connect. Where they come from: the ZeroMQ Guide and measured partitions."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import zmq
@@ -7,8 +8,15 @@ import zmq
 from fleet.auth import secure_client, secure_server
 from fleet.errors import FleetError, PortInUseError
 from fleet.keys import CurvePair, checked_name
+from fleet.wire import Payload
 
 MAX_FRAME_BYTES = 2 << 20
+VIEW_BYTES = 16 << 10  # from here on a view of a frame is cheaper than a copy
+IO_THREADS, CONTROL_THREADS, BULK_THREADS = (
+    3,
+    0b001,
+    0b110,
+)  # decryption is done in them: two for the bulk, and none of it delays a heartbeat
 BULK_OFFSET, ADMIN_OFFSET, HUBS_OFFSET = (
     1,
     2,
@@ -71,14 +79,21 @@ def tune(socket: zmq.Socket) -> None:
         socket.setsockopt(option, value)
 
 
-def listen(context: zmq.Context, pair: CurvePair, domain: str, host: str, port: int, what: str) -> zmq.Socket:
+def listen(
+    context: zmq.Context, pair: CurvePair, domain: str, host: str, port: int, what: str, threads: int = CONTROL_THREADS
+) -> zmq.Socket:
     """A bound ROUTER that only lets known keys in.
+
+    Args:
+        threads: The context's input-output threads that may serve its connections, as bits. ZeroMQ gives a connection to the one with the fewest:
+            were all allowed, robots that open control and bulk in turn would have all their bulk in one.
 
     Raises:
         PortInUseError: The port is taken; it is named, and so is its purpose.
     """
     socket = context.socket(zmq.ROUTER)
     tune(socket)
+    socket.setsockopt(zmq.AFFINITY, threads)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     secure_server(socket, pair, domain)
@@ -124,3 +139,8 @@ def receive(socket: zmq.Socket) -> list[zmq.Frame]:
         frame = socket.recv(zmq.NOBLOCK, copy=False)  # type: ignore[assignment]
         frames.append(frame)
     return frames
+
+
+def contents(frames: Iterable[zmq.Frame]) -> list[Payload]:
+    """What is in some frames: large ones as views of the memory they came into."""
+    return [frame.buffer if len(frame) >= VIEW_BYTES else frame.bytes for frame in frames]

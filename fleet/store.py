@@ -41,6 +41,7 @@ from fleet.segment import (
     survey,
     walk,
 )
+from fleet.wire import Payload
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ MAX_CONTRACTS = 256  # a fleet has one per robot model and task; a robot that se
 class Group:
     """Records that go to the disk together. Filled by the hub's loop, written by its commit thread."""
 
-    parts: list[bytes] = field(default_factory=list)  # head, payload, head, payload...
+    parts: list[Payload] = field(default_factory=list)  # head, payload, head, payload...
     size_bytes: int = 0
     marks: dict[Key, Mark] = field(default_factory=dict)
     befores: dict[Key, Mark] = field(default_factory=dict)  # state of each line before the group
@@ -63,7 +64,16 @@ class Group:
     sessions: dict[bytes, int] = field(default_factory=dict)  # routing id -> payload bytes, for the acknowledgements
 
     def add(
-        self, key: Key, seq: int, flags: int, payload: bytes, crc: int, t_ns: int, items: int, before: Mark, after: Mark
+        self,
+        key: Key,
+        seq: int,
+        flags: int,
+        payload: Payload,
+        crc: int,
+        t_ns: int,
+        items: int,
+        before: Mark,
+        after: Mark,
     ) -> None:
         """Take a record that the index has accepted."""
         parts = encode_record(
@@ -165,7 +175,7 @@ class Store:
         self._file.close()
         self._begin(self._number + 1)
 
-    def quarantine(self, key: Key, seq: int, payload: bytes, crc: int, why: str) -> None:
+    def quarantine(self, key: Key, seq: int, payload: Payload, crc: int, why: str) -> None:
         """Keep a record that contradicts the log, apart from it."""
         folder = self.folder / "quarantine"
         robot, epoch, stream = key
@@ -232,7 +242,7 @@ class Store:
         if suspect.exists():
             self._disk.write_file(path, data[:end])
             self._disk.unlink(suspect)
-        self._file = self._disk.open_append(path)
+        self._file = self._disk.open_append(path, cached=False)
         if self._file.size > end:
             self._file.cut(end)
         self._file.sync()  # what is told to robots from here on must be on the disk, not only in the cache
@@ -273,7 +283,7 @@ class Store:
         path = self._log / f"{number:012d}.seg"
         head = encode_info(HeadInfo(number=number, owner=self.hub))
         self._disk.write_file(path, head)
-        self._file = self._disk.open_append(path)
+        self._file = self._disk.open_append(path, cached=False)
         self._number, self._hash, self._ranges = number, hashlib.sha256(head), {}
 
     def _mark_suspect(self, error: OSError) -> None:

@@ -383,7 +383,7 @@ class Files:
                 return None
             message = received.message
             if isinstance(message, Piece) and message.ticket == self._ticket:
-                return message.total, received.payload
+                return message.total, bytes(received.payload)
         return None
 
     def close(self) -> None:

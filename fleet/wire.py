@@ -11,12 +11,12 @@ checked before memory is taken.
 """
 
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
+from fleet.checksum import crc32
 from fleet.errors import CrcError, LengthError, MagicError, MessageTypeError, MetaError, VersionError
 from fleet.messages import MESSAGE_CODES, Message, Put, Puts
 
@@ -36,6 +36,10 @@ KNOWN_FLAGS = TOMBSTONE | LAST_FRAGMENT | REPLAY
 
 STREAMS = {"events": 1, "steps": 2, "keyframes": 3, "metrics": 4, "debug": 5}  # lower goes first
 EVENTS, STEPS = STREAMS["events"], STREAMS["steps"]
+
+Payload = (
+    bytes | memoryview
+)  # a hub leaves large ones where the socket put them: a view, never a copy, until they are on the disk
 
 _TYPES = {code: message for message, code in MESSAGE_CODES.items()}
 _DECODERS = {code: msgspec.msgpack.Decoder(message) for code, message in _TYPES.items()}
@@ -77,7 +81,7 @@ class Received:
 
     envelope: Envelope
     message: Message
-    payload: bytes
+    payload: Payload
 
 
 def encode(
@@ -108,7 +112,7 @@ def encode(
     meta = b"" if isinstance(message, Put) else _ENCODER.encode(message)
     _cap("meta", len(meta), MAX_META_BYTES)
     _cap("payload", len(payload), MAX_PAYLOAD_BYTES)
-    checksum = zlib.crc32(payload) if crc is None else crc
+    checksum = crc32(payload) if crc is None else crc
     code = MESSAGE_CODES[type(message)]
     head = ENVELOPE.pack(
         MAGIC, MAJOR, MINOR, code, flags, stream, schema, epoch, seq, len(payload), checksum, t_ns, items
@@ -116,7 +120,7 @@ def encode(
     return [head, meta, payload] if payload else [head, meta]
 
 
-def decode(frames: Sequence[bytes]) -> Received:
+def decode(frames: Sequence[Payload]) -> Received:
     """The message in some frames (without a routing id).
 
     Raises:
@@ -130,8 +134,8 @@ def decode(frames: Sequence[bytes]) -> Received:
     _cap("payload", len(payload), MAX_PAYLOAD_BYTES)
     if len(payload) != envelope.length:
         raise LengthError(f"envelope announces a payload of {envelope.length} bytes, got {len(payload)}")
-    if _TYPES[envelope.type] is not Puts and zlib.crc32(payload) != envelope.crc:
-        raise CrcError(f"payload crc: envelope says {envelope.crc:#010x}, got {zlib.crc32(payload):#010x}")
+    if _TYPES[envelope.type] is not Puts and crc32(payload) != envelope.crc:
+        raise CrcError(f"payload crc: envelope says {envelope.crc:#010x}, got {crc32(payload):#010x}")
     if not meta:
         if _TYPES[envelope.type] is not Put:
             raise MetaError(f"{_TYPES[envelope.type].__name__} needs a meta frame, got an empty one")
@@ -143,7 +147,7 @@ def decode(frames: Sequence[bytes]) -> Received:
     return Received(envelope=envelope, message=message, payload=payload)
 
 
-def decode_envelope(frame: bytes) -> Envelope:
+def decode_envelope(frame: Payload) -> Envelope:
     """The envelope in its frame.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fleet.disk import AppendFile, Disk
+from fleet.disk import DONTCACHE, DONTCACHE_FROM_BYTES, AppendFile, Disk
 
 
 class FaultyDisk(Disk):
@@ -34,8 +34,8 @@ class FaultyDisk(Disk):
         if not self.quick:
             super().sync_folder(folder)
 
-    def open_append(self, path: Path) -> AppendFile:
-        return FaultyFile(path, self)
+    def open_append(self, path: Path, *, cached: bool = True) -> AppendFile:
+        return FaultyFile(path, self, cached)
 
     def unlink(self, path: Path) -> None:
         if path.exists():
@@ -65,8 +65,8 @@ class FaultyDisk(Disk):
 
 
 class FaultyFile(AppendFile):
-    def __init__(self, path: Path, disk: FaultyDisk) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, disk: FaultyDisk, cached: bool) -> None:
+        super().__init__(path, cached=cached)
         self._disk = disk
         self._key = (path, path.stat().st_ino)
         disk.synced.setdefault(self._key, self.size)  # `write_file` syncs before the file is opened for appending
@@ -136,3 +136,36 @@ def test_a_replaced_file_is_whole(tmp_path):
     file.close()
     assert (tmp_path / "f").read_bytes() == b"newe"
     assert disk.free_bytes(tmp_path) > 0
+
+
+@pytest.mark.parametrize("refusal", [None, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_large_append_past_the_cache_is_whole_also_where_the_kernel_cannot(tmp_path, monkeypatch, refusal):
+    write, asked = os.pwritev, []
+
+    def pwritev(fd, parts, offset, flags=0):
+        asked.append(flags)
+        if flags and refusal is not None:
+            raise OSError(refusal, os.strerror(refusal))
+        return write(fd, parts, offset)  # without the flag: whether this kernel has it must not decide the test
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    rng = np.random.default_rng(0)
+    large = [rng.bytes(100_000), memoryview(rng.bytes(200_000))]
+    file = Disk().open_append(tmp_path / "f", cached=False)
+    for parts in ([b"head"], large, large):
+        file.append(parts)
+    file.close()
+    assert (tmp_path / "f").read_bytes() == b"head" + 2 * b"".join(large)
+    assert asked == ([0, DONTCACHE, DONTCACHE] if refusal is None else [0, DONTCACHE, 0, 0])
+
+
+def test_a_full_disk_is_no_reason_to_write_through_the_cache(tmp_path, monkeypatch):
+    def pwritev(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = Disk().open_append(tmp_path / "f", cached=False)
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    with pytest.raises(OSError, match="No space left"):
+        file.append([bytes(DONTCACHE_FROM_BYTES)])
+    assert file.size == 0
+    file.close()

@@ -25,6 +25,7 @@ from fleet.messages import (
     Nack,
     Piece,
     Put,
+    Puts,
     Schema,
     Welcome,
 )
@@ -111,6 +112,19 @@ def test_nothing_is_acknowledged_before_it_is_on_the_disk(hub):
     ((_, frames),) = hub.turn()
     assert decode(frames).message == Ack(epoch=7, cursors={STEPS: 1}, credit_bytes=4 << 20)
     assert [p for _, p in read_log(hub.path)] == [b"1"]
+
+
+def test_records_that_are_views_of_a_socket_s_memory_are_kept_as_they_were_sent(hub):
+    join(hub)
+    records = [bytes([i]) * 3000 for i in range(4)]
+    puts = Puts(sizes=(3000,) * 3, crcs=tuple(map(zlib.crc32, records[1:])), items=(1,) * 3, times_ns=(5,) * 3)
+    batch = encode(puts, payload=b"".join(records[1:]), crc=0, epoch=7, stream=STEPS, seq=2)
+    event = encode(Put(), payload=b"not a result", epoch=7, stream=EVENTS, seq=1)
+    for frames in (put(1, records[0]), batch, event):
+        assert hub.say("a", [*frames[:2], memoryview(frames[2])]) == []
+    hub.turn()
+    held = {stream: [p for r, p in read_log(hub.path) if r.stream == stream] for stream in (STEPS, EVENTS)}
+    assert held == {STEPS: records, EVENTS: [b"not a result"]}
 
 
 def test_a_duplicate_is_acknowledged_again_and_not_stored(hub):

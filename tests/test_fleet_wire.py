@@ -4,11 +4,14 @@ import zlib
 
 import msgspec
 import pytest
+import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet.checksum import crc32
 from fleet.errors import CrcError, LengthError, MagicError, MessageTypeError, MetaError, VersionError, WireError
 from fleet.messages import MESSAGE_CODES, Ack, Err, Get, Heartbeat, Hello, Nack, Put, Welcome
+from fleet.sockets import VIEW_BYTES, contents
 from fleet.wire import ENVELOPE_BYTES, LAST_FRAGMENT, MAX_META_BYTES, MAX_PAYLOAD_BYTES, TOMBSTONE, decode, encode
 
 # Golden bytes of protocol 1.0: never edited. A change here is a new version, and the old bytes must still decode.
@@ -163,3 +166,15 @@ def test_a_flipped_byte_is_a_wire_error_or_another_message_never_a_crash(at, xor
     except WireError:
         return
     assert frame == 1 or where in (*range(5, 6), *range(7, 28), *range(36, 48))  # fields that are data, not form
+
+
+@given(data=st.binary(max_size=5000), start=st.integers(0, 2**32 - 1))
+def test_the_fast_checksum_is_the_standard_one(data, start):
+    assert crc32(data) == crc32(memoryview(data)) == zlib.crc32(data)
+    assert crc32(data, start) == zlib.crc32(data, start)
+
+
+def test_large_frames_are_seen_where_they_are_and_small_ones_copied():
+    small, large = contents([zmq.Frame(b"a" * (VIEW_BYTES - 1)), zmq.Frame(b"b" * VIEW_BYTES)])
+    assert (type(small), type(large)) == (bytes, memoryview)
+    assert (len(small), bytes(large)) == (VIEW_BYTES - 1, b"b" * VIEW_BYTES)
