@@ -28,6 +28,7 @@ ENGINES = {
 LEARNING = {"torch", "onnx", "onnxruntime", "tensorboard"}
 WIRE = {
     "zmq",
+    "zlib_ng",
     "msgspec",
     "tuf",
     "securesystemslib",
