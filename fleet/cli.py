@@ -217,6 +217,7 @@ def robot(
     battery_wh: float = 0.0,
     base_w: float = 0.0,
     jobs: bool = True,
+    ack: Literal["local", "peer"] = "local",
     config: Path | None = None,
 ) -> None:
     """Run one robot of the fleet: policy, uplink, updates. It goes on without the hub and keeps its experience.
@@ -240,6 +241,7 @@ def robot(
         battery_wh: Capacity of its battery; its charge is counted in joules. 0: it has none, or does not say.
         base_w: What everything but its motors takes, in watts; for the count of joules.
         jobs: Take jobs from the hub.
+        ack: When experience may be forgotten here: local, one hub has it on its disk; peer, two have, so that the loss of either loses nothing.
         config: TOML file with any of these options; what differs from its default on the command line wins.
     """
     import logging
@@ -268,6 +270,7 @@ def robot(
             battery_wh=o.battery_wh,
             base_w=o.base_w,
             jobs=o.jobs,
+            ack=o.ack,
         )
     )
 

@@ -154,6 +154,7 @@ class Federation:
         peer.heard_s = now_s
         if answer.log != peer.memory.log:
             peer.memory.log, peer.place, peer.memory.place, peer.cover = answer.log, Place(), (0, 0), {}
+            peer.have.pop("lines", None)
             for places in (self._pending, self._under_way):
                 places.pop(name, None)  # they are places of the old log
         try:
@@ -199,6 +200,17 @@ class Federation:
         """The file to ask a peer for, "" for none."""
         files = self.peers[name].files
         return next(iter(mirror.wanted(files, self._folder / "catalogue")), "")
+
+    def shared(self, key: Key, now_s: float) -> int:
+        """Up to which number another hub that is there holds what we hold of a line. What a hub said before this start, or before it lost its disk,
+        does not count.
+        """
+        line = self._store.index.lines.get(key)
+        if line is None:
+            return 0
+        ours = Cover(robot=key[0], epoch=key[1], stream=key[2], seq=line.committed.seq, holes=line.committed.holes)
+        there = [p for p in self.peers.values() if p.state(now_s) == "ONLINE" and "lines" in p.have]
+        return max((shipping.shared(ours, peer.cover.get(key)) for peer in there), default=0)
 
     # --- from the disk -----------------------------------------------------------------------------------------------
 
@@ -302,6 +314,7 @@ class Federation:
             peer.robots = unpack(data, type=dict[str, RobotView])
         elif section == "lines":
             peer.cover = {cover.key: cover for cover in unpack(data, type=list[Cover])}
+            self._gateway.peer_told()
         elif section == "catalogue":
             peer.files = unpack(data, type=dict[str, str])
         elif section.startswith(CONTRACT) and hashlib.sha256(data).hexdigest() not in self._store.contracts():

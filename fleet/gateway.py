@@ -140,6 +140,7 @@ class Gateway:
         ] = []  # of the group being filled; bytes: another event
         self._waiting_results: list[tuple[Key, int, EpisodeResult | bytes]] = []  # of the group under way
         self._index = store.index
+        self.shared: Callable[[Key], int] = lambda _key: 0  # up to which number another hub holds a line too
 
     # --- from robots -------------------------------------------------------------------------------------------------
 
@@ -214,7 +215,8 @@ class Gateway:
         welcome = Welcome(
             hub=self._hub,
             epoch=hello.epoch,
-            cursors=self._index.cursors(robot, hello.epoch),
+            **self._told(session),
+            ack=session.ack,
             digests=self._index.digests(robot, hello.epoch),
             credit_bytes=self.credit_bytes,
             heartbeat_s=HEARTBEAT_S,
@@ -305,7 +307,6 @@ class Gateway:
 
     def _heartbeat(self, session: Session, heartbeat: Heartbeat) -> list[Reply]:
         member = self.roster.heartbeat(session, heartbeat)
-        cursors = self._index.cursors(session.robot, session.epoch)
         place, (term, charter) = self._deployments.place(session.robot), self._deployments.lease()
         ahead = place > (heartbeat.term, heartbeat.generation)
         document = self._deployments.document(session.robot) if ahead else b""
@@ -317,14 +318,14 @@ class Gateway:
                     generation=place[1],
                     lease=charter if term > heartbeat.lease_term else b"",
                     assignment=document,
-                    cursors=cursors,
+                    **self._told(session),
                     credit_bytes=self.credit_bytes,
                     job=ticket,
                     job_lease=lease,
                 ),
             )
         ]
-        for stream, cursor in cursors.items():
+        for stream, cursor in self._index.cursors(session.robot, session.epoch).items():
             key = (session.robot, session.epoch, stream)
             if member.audited.get(key, (0, True))[0] < cursor:
                 digest = self._index.lines[key].committed.digest
@@ -410,10 +411,14 @@ class Gateway:
         for session in self.roster.sessions.values():
             if session.ack_due:
                 session.ack_due = False
-                cursors = self._index.cursors(session.robot, session.epoch)
-                ack = Ack(epoch=session.epoch, cursors=cursors, credit_bytes=self.credit_bytes)
+                ack = Ack(epoch=session.epoch, **self._told(session), credit_bytes=self.credit_bytes)
                 replies.append(self._to(session.routing_id, ack))
         return replies
+
+    def peer_told(self) -> None:
+        """Another hub said what it holds: robots that wait for two hubs hear of it."""
+        for session in self.roster.sessions.values():
+            session.ack_due |= session.ack == "peer"
 
     @property
     def credit_bytes(self) -> int:
@@ -422,6 +427,13 @@ class Gateway:
         return min(MAX_CREDIT_BYTES, max(MIN_CREDIT_BYTES, share))
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _told(self, session: Session) -> dict[str, dict[int, int]]:
+        """What a robot may forget, and what it need not send again."""
+        held = self._index.cursors(session.robot, session.epoch)
+        if session.ack == "local":
+            return {"cursors": held}
+        return {"cursors": {s: self.shared((session.robot, session.epoch, s)) for s in held}, "held": held}
 
     def _accept(self, key: Key, seq: int, flags: int, payload: Payload, crc: int, t_ns: int, items: int) -> None:
         line = self._index.lines.get(key)

@@ -194,6 +194,7 @@ class Hub:
                 local_views=lambda now_s: robot_views(self.gateway, self._allow.names, now_s),
                 disk=disk,
             )
+            self.gateway.shared = lambda key: self.federation.shared(key, time.monotonic())
             self._peers = Peers(self._context, config.keys, config.name, config.peers, self.federation)
             self._committer = Committer(self.store)
             self._recovery_s = time.monotonic() - self._began_s

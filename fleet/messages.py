@@ -19,6 +19,7 @@ MAX_COUNT = (
     1 << 40
 )  # of records, bytes, steps of one line: 1000 a second for 30 years; sums of a fleet's stay below 2**64
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+AckLevel = Literal["local", "peer"]  # acknowledged when on one hub's disk, or only when on another hub's too
 Skills = Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=64)]
 
 
@@ -31,6 +32,7 @@ class Hello(msgspec.Struct, tag="hello", frozen=True, kw_only=True):
         first: Per stream, the lowest sequence number still in the spool.
         recorded: Per stream, the highest.
         contracts: Hashes of the contracts the robot's experience follows; the hub asks for unknown ones.
+        ack: From when on the robot wants to be told that it may forget a record.
     """
 
     robot: Text
@@ -39,13 +41,15 @@ class Hello(msgspec.Struct, tag="hello", frozen=True, kw_only=True):
     recorded: Cursors = {}
     contracts: Annotated[tuple[Sha256, ...], Meta(max_length=256)] = ()
     version: Text = ""
+    ack: AckLevel = "local"
 
 
 class Welcome(msgspec.Struct, tag="welcome", frozen=True, kw_only=True):
     """Hub's answer: what of this epoch is on its disk, and how much may be under way.
 
     Attributes:
-        digests: Rolling digests at the cursors: a robot whose own differ has other records under those numbers.
+        ack: What `cursors` here and in later answers mean. Where it is "peer", `held` says what is on this hub's disk, which need not be sent again.
+        digests: Rolling digests at what is held: a robot whose own differ has other records under those numbers.
         batches: Whether the hub reads PUTS.
         next_hub_key: The key this hub is going to have, while it is being changed.
     """
@@ -58,6 +62,8 @@ class Welcome(msgspec.Struct, tag="welcome", frozen=True, kw_only=True):
     heartbeat_s: float
     batches: bool = False
     next_hub_key: Annotated[bytes, Meta(max_length=40)] = b""
+    ack: AckLevel = "local"
+    held: Cursors = {}
     unknown_contracts: tuple[Sha256, ...] = ()
 
 
@@ -84,12 +90,13 @@ class Puts(msgspec.Struct, tag="puts", frozen=True, kw_only=True):
     times_ns: Annotated[tuple[int, ...], Meta(max_length=256)]
 
 
-class Ack(msgspec.Struct, tag="ack", frozen=True, kw_only=True):
-    """All up to these cursors is on the hub's disk."""
+class Ack(msgspec.Struct, tag="ack", frozen=True, kw_only=True, omit_defaults=True):
+    """All up to these cursors is on the hub's disk, or on two hubs' disks where the robot asked for that; then `held` is what is on this one's."""
 
     epoch: int
     cursors: Cursors
     credit_bytes: int
+    held: Cursors = {}
 
 
 class Nack(msgspec.Struct, tag="nack", frozen=True, kw_only=True):
@@ -195,13 +202,14 @@ class HeartbeatOk(msgspec.Struct, tag="hbok", frozen=True, kw_only=True):
 
     `job` is sent until the robot names it; `job_lease` is the lease the hub holds for this robot, 0 for none: a job under another one is void.
 
-    Cursors and credit repeat the last ACK, so that one which was lost does no harm.
+    Cursors, `held` and credit repeat the last ACK, so that one which was lost does no harm.
     """
 
     generation: int = 0
     lease: Annotated[bytes, Meta(max_length=2048)] = b""
     assignment: Annotated[bytes, Meta(max_length=16_384)] = b""
     cursors: Cursors = {}
+    held: Cursors = {}
     credit_bytes: int = 0
     job: JobTicket | None = None
     job_lease: int = 0

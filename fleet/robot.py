@@ -19,7 +19,7 @@ from fleet.body import Body
 from fleet.deployer import Change, Deployer, admit_folder
 from fleet.errors import FleetError
 from fleet.keys import load_verifier
-from fleet.messages import EpisodeResult, Heartbeat, Tally
+from fleet.messages import AckLevel, EpisodeResult, Heartbeat, Tally
 from fleet.slots import Slot
 from fleet.sockets import parse_hub
 from fleet.uplink import Files, Line, Uplink
@@ -71,6 +71,7 @@ class RobotConfig:
         battery_wh: Capacity of its battery, 0 for none [W h].
         base_w: What everything but its motors takes [W].
         jobs: Take jobs from the hub.
+        ack: When a record may be forgotten: "local", one hub has it on its disk; "peer", two have.
     """
 
     hubs: str
@@ -88,6 +89,7 @@ class RobotConfig:
     battery_wh: float = 0.0
     base_w: float = 0.0
     jobs: bool = True
+    ack: AckLevel = "local"
 
 
 @dataclass
@@ -197,6 +199,7 @@ class FleetRobot:
             on_job=lambda ticket, lease: self.worker.heard(ticket, lease, time.monotonic()),
             contracts={contract.sha256: contract.to_json()},
             spool_bytes=config.spool_bytes,
+            ack=config.ack,
         )
         self.worker = Worker(config.folder / "job.json", tell=self.uplink.tell, utc_ns=time.time_ns)
 

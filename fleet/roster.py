@@ -10,7 +10,7 @@ from typing import Literal
 
 from fleet import reasons
 from fleet.index import Key
-from fleet.messages import MAX_COUNT, Heartbeat, Hello
+from fleet.messages import MAX_COUNT, AckLevel, Heartbeat, Hello
 from fleet.wire import STREAMS
 
 BROKEN_AFTER_S = 5.0  # five missed heartbeats
@@ -29,12 +29,14 @@ class Session:
     Attributes:
         nacked: Per stream, the cursor a gap was last reported at; one report per place is enough.
         unacked_bytes: Taken from it and not on the disk yet.
+        ack: What it wants to be told: "local" or "peer".
         ack_due: Something was committed, or a duplicate came, since the last acknowledgement.
     """
 
     routing_id: bytes
     robot: str
     epoch: int
+    ack: AckLevel = "local"
     nacked: dict[int, int] = field(default_factory=dict)
     ack_due: bool = False
     unacked_bytes: int = 0
@@ -91,7 +93,7 @@ class Roster:
         old = next((s for s in self.sessions.values() if s.robot == robot and s.routing_id != routing_id), None)
         if old is not None:
             del self.sessions[old.routing_id]
-        session = Session(routing_id=routing_id, robot=robot, epoch=hello.epoch)
+        session = Session(routing_id=routing_id, robot=robot, epoch=hello.epoch, ack=hello.ack)
         self.sessions[routing_id] = session
         member = self.member(robot)
         member.epoch, member.last_seen_s, member.left = hello.epoch, now_s, False

@@ -13,6 +13,7 @@ from fleet.entries import Entry
 from fleet.errors import RecordError, WireError
 from fleet.messages import (
     Ack,
+    AckLevel,
     Audit,
     Err,
     Heartbeat,
@@ -52,6 +53,7 @@ class Session:
         on_job: Called with every answer to a heartbeat: the job it offers, if any, and the lease it holds for us.
         on_next_hub_key: Called with the key the hub is going to have.
         on_lease: Called with a director's lease the hub offers, before the assignments under it.
+        ack: "peer": forget a record only when two hubs have it. Of a hub that does not know that, nothing is forgotten.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Session:
         on_job: Callable[[JobTicket | None, int], None] = lambda _ticket, _lease: None,
         on_next_hub_key: Callable[[bytes], None] = lambda _: None,
         on_lease: Callable[[bytes], None] = lambda _: None,
+        ack: AckLevel = "local",
     ) -> None:
+        self._ack: AckLevel = ack
         self._on_lease = on_lease
         self._on_next_hub_key = on_next_hub_key
         self._robot, self._spool, self._contracts = robot, spool, contracts
@@ -81,7 +85,9 @@ class Session:
         self._heard_s = self._hello_s = self._progress_s = now_s
         self._hello_due, self._beat_s, self._wait_until_s = True, 0.0, 0.0
         self._credit, self._batches = FIRST_CREDIT_BYTES, False
-        self._cursors: dict[int, int] = {}
+        self._cursors: dict[int, int] = {}  # what is on the hub's disk
+        self._safe: dict[int, int] = {}  # what may be forgotten: the same, or what another hub has too
+        self._level: AckLevel = "local"  # what the hub's cursors mean
         self._sent: dict[int, int] = {}
         self._in_flight: list[tuple[int, int, int]] = []  # stream, seq, bytes
         self._doubt: dict[int, int] = {}  # streams on which the hub may hold other records than ours -> its cursor
@@ -90,9 +96,7 @@ class Session:
     def drained(self) -> bool:
         """Whether the hub has everything."""
         return (
-            self.joined
-            and not self._doubt
-            and all(self._cursors.get(s, 0) >= n for s, n in self._spool.recorded.items())
+            self.joined and not self._doubt and all(self._safe.get(s, 0) >= n for s, n in self._spool.recorded.items())
         )
 
     def lost(self, now_s: float, patience_s: float = LIVENESS_S) -> bool:
@@ -220,11 +224,11 @@ class Session:
         if not self.joined:
             return []
         if isinstance(message, Ack) and message.epoch == self._spool.epoch:
-            self._acknowledged(message.cursors, message.credit_bytes, now_s)
+            self._acknowledged(message, now_s)
         elif isinstance(message, Nack) and message.epoch == self._spool.epoch:
             self._nacked(message, now_s)
         elif isinstance(message, HeartbeatOk):
-            self._acknowledged(message.cursors, message.credit_bytes, now_s)
+            self._acknowledged(message, now_s)
             if message.lease:
                 self._on_lease(message.lease)
             if message.assignment:
@@ -245,6 +249,7 @@ class Session:
             first=self._spool.first,
             recorded=self._spool.recorded,
             contracts=tuple(self._contracts),
+            ack=self._ack,
         )
 
     def _welcome(self, welcome: Welcome, now_s: float) -> list[Frames]:
@@ -253,18 +258,27 @@ class Session:
         self.joined, self.refused, self._beat_s = True, "", 0.0
         # Where the hub's digest is not ours, or it has numbers we do not know, our spool lost its end or was copied. Then we send what we
         # have once more: the hub ignores what it knows and reports the first record that is another one.
-        self._doubt = {s: c for s, c in welcome.cursors.items() if self._differs(s, c, welcome.digests.get(s, b""))}
+        self._level = welcome.ack
+        held, safe = self._meant(welcome)
+        self._doubt = {s: c for s, c in held.items() if self._differs(s, c, welcome.digests.get(s, b""))}
         self.counters["doubted"] += len(self._doubt)
-        self._cursors = {s: c for s, c in welcome.cursors.items() if s not in self._doubt}
+        self._cursors = {s: c for s, c in held.items() if s not in self._doubt}
+        self._safe = {s: c for s, c in safe.items() if s not in self._doubt}
         self._sent, self._in_flight = dict(self._cursors), []
         self._credit, self._progress_s, self._batches = welcome.credit_bytes, now_s, welcome.batches
-        self._spool.acknowledge(self._cursors)
+        self._spool.acknowledge(self._safe)
         if welcome.next_hub_key:
             self._on_next_hub_key(welcome.next_hub_key)
         answers = [
             encode(Schema(sha256=h, text=self._contracts[h])) for h in welcome.unknown_contracts if h in self._contracts
         ]
         return answers
+
+    def _meant(self, told: Welcome | Ack | HeartbeatOk) -> tuple[dict[int, int], dict[int, int]]:
+        """What is held there, and what may be forgotten."""
+        if self._level == "peer":
+            return told.held, told.cursors
+        return told.cursors, told.cursors if self._ack == "local" else {}
 
     def _differs(self, stream: int, cursor: int, digest: bytes) -> bool:
         if cursor > self._spool.recorded.get(stream, 0):
@@ -279,11 +293,12 @@ class Session:
             self._renew({**self._cursors, **doubt}, now_s)
             return
         self._progress_s = now_s
-        self._acknowledged(doubt, 0, now_s)
+        self._grown(doubt, doubt if self._ack == "local" else {}, now_s)
 
     def _renew(self, cursors: dict[int, int], now_s: float) -> None:
+        """A new epoch for what the hub does not have; where two must have it, for all they do not both have."""
         self.counters["new_epoch"] += 1
-        self._spool.renew(cursors)
+        self._spool.renew(cursors if self._ack == "local" else self._safe)
         self.begin(now_s)
 
     def _behind(self, now_s: float) -> list[Frames]:
@@ -318,17 +333,22 @@ class Session:
             self._in_flight.append((stream, first - 1, 0))
         return frames
 
-    def _acknowledged(self, cursors: dict[int, int], credit_bytes: int, now_s: float) -> None:
-        grown = {s: n for s, n in cursors.items() if n > self._cursors.get(s, 0) and s not in self._doubt}
-        self._credit = credit_bytes or self._credit
-        if not grown:
-            return
-        self._progress_s = now_s
-        self._cursors.update(grown)
-        for stream, cursor in grown.items():
-            self._sent[stream] = max(self._sent.get(stream, 0), cursor)
-        self._in_flight = [(s, n, b) for s, n, b in self._in_flight if n > self._cursors.get(s, 0)]
-        self._spool.acknowledge(grown)
+    def _acknowledged(self, told: Ack | HeartbeatOk, now_s: float) -> None:
+        self._credit = told.credit_bytes or self._credit
+        self._grown(*self._meant(told), now_s)
+
+    def _grown(self, held: dict[int, int], safe: dict[int, int], now_s: float) -> None:
+        grown = {s: n for s, n in held.items() if n > self._cursors.get(s, 0) and s not in self._doubt}
+        if grown:
+            self._progress_s = now_s
+            self._cursors.update(grown)
+            for stream, cursor in grown.items():
+                self._sent[stream] = max(self._sent.get(stream, 0), cursor)
+            self._in_flight = [(s, n, b) for s, n, b in self._in_flight if n > self._cursors.get(s, 0)]
+        forgotten = {s: n for s, n in safe.items() if n > self._safe.get(s, 0) and s not in self._doubt}
+        if forgotten:
+            self._safe.update(forgotten)
+            self._spool.acknowledge(forgotten)
 
     def _nacked(self, nack: Nack, now_s: float) -> None:
         self.counters[f"nack_{nack.why}"] += 1

@@ -51,6 +51,20 @@ def covers(cover: Cover | None, seq: int) -> bool:
     return cover is not None and seq <= cover.seq and not in_holes(cover.holes, seq)
 
 
+def shared(ours: Cover, theirs: Cover | None) -> int:
+    """Up to which number they hold all that we hold: what we were told to be lost they need not have."""
+    if theirs is None:
+        return 0
+    top = min(ours.seq, theirs.seq)
+    for first, last in theirs.holes:
+        lacking = first
+        for a, b in ours.holes:  # ascending: the first number of theirs that is in none of ours
+            lacking = b + 1 if a <= lacking <= b else lacking
+        if lacking <= min(last, top):
+            return lacking - 1
+    return top
+
+
 def missing(theirs: Cover, ours: Cover | None) -> int:
     """How many records they hold and we do not."""
     spans = [(1, theirs.seq)]

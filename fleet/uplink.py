@@ -21,7 +21,7 @@ from zmq.utils.monitor import recv_monitor_message
 from fleet.disk import Disk
 from fleet.errors import HubAwayError, KeyFileError, RecordTooLargeError, StoreSuspectError, WireError
 from fleet.keys import CurvePair, load_hub_public, load_public, load_robot_pair, public_file
-from fleet.messages import Bye, Event, Get, Heartbeat, JobTicket, Piece
+from fleet.messages import AckLevel, Bye, Event, Get, Heartbeat, JobTicket, Piece
 from fleet.session import LIVENESS_S, Session
 from fleet.sockets import BULK_OFFSET, HubAddress, dial
 from fleet.spool import Spool
@@ -92,6 +92,7 @@ class Uplink(threading.Thread):
         on_job: Called with the job a hub offers, if any, and the lease it holds for us; from this thread.
         contracts: Hash -> JSON.
         spool_bytes: Limit of the spool.
+        ack: "peer": forget a record only when two hubs have it.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Uplink(threading.Thread):
         on_job: Callable[[JobTicket | None, int], None] = lambda _ticket, _lease: None,
         contracts: dict[str, str] | None = None,
         spool_bytes: int = 8 << 30,
+        ack: AckLevel = "local",
         random: Random | None = None,
     ) -> None:
         super().__init__(name="fleet-uplink", daemon=True)
@@ -119,6 +121,7 @@ class Uplink(threading.Thread):
             on_job=on_job,
             on_next_hub_key=self._next_hub_key,
             on_lease=on_lease,
+            ack=ack,
         )
         self._turn = 0  # which of the line's doors is tried
         self._door: tuple[HubAddress, bytes] | None = None

@@ -25,7 +25,7 @@ from fleet.catalogue import FILES, Catalogue, make_root
 from fleet.director import Director
 from fleet.enrol import admit_key, key_hash
 from fleet.errors import CatalogueError, ReplayedAssignmentError, RolloutError, StaleTermError
-from fleet.federation import Federation
+from fleet.federation import AWAY_AFTER_S, Federation
 from fleet.index import Index, Verdict, without
 from fleet.keys import load_public, load_signing_key, load_verifier, make_keys
 from fleet.lease import Authority, Lease, grant, sign
@@ -33,10 +33,10 @@ from fleet.messages import EpisodeResult, Gossip, Gossiped, Pulled
 from fleet.parts import KEEP_S, MAX_SECTION_BYTES
 from fleet.revocation import revoke
 from fleet.rollout import RobotView
-from fleet.shipping import Cover, Place, coverage, covers, missing, ship
+from fleet.shipping import Cover, Place, coverage, covers, missing, shared, ship
 from fleet.sockets import HubAddress, parse_hub
 from fleet.store import Group, Store, audit, read_log
-from fleet.wire import EVENTS, MAX_PAYLOAD_BYTES, STEPS, TOMBSTONE
+from fleet.wire import EVENTS, STEPS, TOMBSTONE
 
 KEY = ("a", 7, STEPS)
 A = ArtifactRef(name="walk", version="v1", sha256="1" * 64)
@@ -266,10 +266,9 @@ class Pair:
     def stop(self, name):
         self.hubs.pop(name).stop()
 
-    def robot(self, name, *order):
-        return uplink(
-            self.path / name, self.keys["x"], name, *((hub, self.ports[hub]) for hub in order), spool_bytes=64_000
-        )
+    def robot(self, name, *order, **options):
+        hubs = [(hub, self.ports[hub]) for hub in order]
+        return uplink(self.path / name, self.keys["x"], name, *hubs, **{"spool_bytes": 64_000, **options})
 
     def close(self):
         for name in list(self.hubs):
@@ -352,6 +351,87 @@ def test_F20_a_hub_that_is_lost_for_good_is_reported_with_what_only_it_held(pair
     pair.close()
     (line,) = audit(pair.path / "y")
     assert (line.held, line.declared_lost, line.missing, line.doubled) == (11 - gone, gone, 0, 0)
+
+
+def test_F20_what_two_hubs_acknowledged_survives_the_loss_of_either_with_its_disk(pair):
+    """Level `peer`: killed at the worst moments, disk and all; the robot forgets nothing that only one hub had."""
+
+    def holds(hub, count):
+        lines = hub.hub.store.index.lines.values()
+        return sum(line.committed.records for line in lines) == count
+
+    x = pair.start("x", alone=True)
+    up = pair.robot("a", "x", "y", spool_bytes=8 << 20, ack="peer")
+    live(up, 20)
+    wait_for(lambda: holds(x, 20), "x has twenty")
+    wait_for(lambda: up._session._cursors.get(EVENTS) == 20 and up._session._level == "peer", "the robot knows")
+    assert (up._session.drained, up.spool.first[EVENTS]) == (False, 1)  # and keeps them: no other hub has them
+    assert up._session.counters["stalled"] == 0  # nor sends them again
+    pair.stop("x")
+    shutil.rmtree(pair.path / "x")  # they were nowhere but here
+    y = pair.start("y")
+    wait_for(lambda: holds(y, 20), "the robot went over to y with all of them")
+    assert not up._session.drained
+    x = pair.start("x")  # with a new disk
+    wait_for(lambda: holds(x, 20), "x is filled from y")
+    wait_for(lambda: up._session.drained, "now two hubs have them")
+    live(up, 20)
+    wait_for(lambda: up._session.drained and up.spool.recorded[EVENTS] == 40, "twenty more, on both")
+    pair.stop("y")
+    shutil.rmtree(pair.path / "y")  # the one the robot talked to, right after it acknowledged
+    live(up, 5)
+    wait_for(lambda: holds(x, 45), "x has all that was ever acknowledged, and the rest from the robot")
+    pair.start("y")
+    assert up.finish(30.0)
+    pair.close()
+    for name in "xy":
+        (line,) = audit(pair.path / name)
+        assert (line.held, line.doubled, line.missing, line.declared_lost) == (45, 0, 0, 0)
+    assert events(pair.path / "x") == events(pair.path / "y")
+
+
+def test_what_two_hubs_share_is_counted_as_sets_are(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def cover():
+        seq = int(rng.integers(0, 12))
+        lost = {int(n) for n in rng.integers(1, 13, rng.integers(0, 4)) if n <= seq}
+        return Cover(robot="a", epoch=7, stream=STEPS, seq=seq, holes=tuple((n, n) for n in sorted(lost)))
+
+    def held(cover):
+        return set(range(1, cover.seq + 1)) - {n for n, _ in cover.holes}
+
+    seen = set()
+    for _ in range(2000):
+        ours, theirs = cover(), cover()
+        count = shared(ours, theirs)
+        assert {n for n in held(ours) if n <= count} <= held(theirs)
+        assert count == min(ours.seq, theirs.seq) or {n for n in held(ours) if n <= count + 1} - held(theirs)
+        seen.add(count)
+    assert seen == set(range(12))
+    assert shared(Cover(robot="a", epoch=7, stream=STEPS, seq=9), None) == 0
+
+
+def test_what_a_hub_said_before_it_lost_its_disk_or_fell_silent_does_not_count(tmp_path, keys):
+    own, hubs = federation(tmp_path, keys, [])
+    fill(own, range(1, 6))
+    told = []
+    hubs._gateway.peer_told = lambda: told.append(1)
+    line = Cover(robot=KEY[0], epoch=KEY[1], stream=KEY[2], seq=4)
+    lines = msgspec.msgpack.encode({"lines": zlib.compress(msgspec.msgpack.encode([line]))})
+    hubs.hear("x", Gossiped(hub="x", log="first"), lines, 100.0)
+    assert (hubs.shared(KEY, 100.0), told) == (4, [1])
+    assert hubs.shared(KEY, 100.0 + AWAY_AFTER_S) == 0
+    hubs.hear("x", Gossiped(hub="x", log="second"), msgspec.msgpack.encode({}), 101.0)
+    assert hubs.shared(KEY, 101.0) == 0
+    hubs.hear("x", Gossiped(hub="x", log="second"), lines, 102.0)
+    assert hubs.shared(KEY, 102.0) == 4
+    hubs.save()
+    own.close()
+    own, again = federation(tmp_path, keys, [])
+    assert again.peers["x"].cover[KEY].seq == 4
+    assert again.shared(KEY, 0.0) == 0  # remembered, for the report of what is lost; not a promise
+    own.close()
 
 
 def test_a_hub_that_lost_its_disk_is_filled_again_by_the_other(pair):
@@ -445,14 +525,16 @@ def test_sections_too_large_for_an_answer_do_not_hold_up_the_rest(tmp_path, keys
 def test_a_section_too_large_for_an_answer_comes_in_parts_of_one_moment(tmp_path, keys, monkeypatch):
     rng = np.random.default_rng(0)
     own, hubs = federation(tmp_path, keys, [])
-    robots = {f"r{n}": RobotView(online=True, refused=rng.bytes(500).hex()) for n in range(6000)}
+    monkeypatch.setattr("fleet.federation.MAX_ANSWER_BYTES", 110_000)
+    monkeypatch.setattr("fleet.parts.PART_BYTES", 50_000)
+    robots = {f"r{n}": RobotView(online=True, refused=rng.bytes(500).hex()) for n in range(500)}
     sections = {"robots": msgspec.msgpack.encode(robots), "lease": b""}
     monkeypatch.setattr(hubs, "_sections", lambda now_s: {**sections})
     peer, rounds = hubs.peers["x"], 0
 
     def talk(now_s, spoil=lambda sections: None):
         answer, payload = hubs.gossiped(hubs.question("x"), now_s)
-        assert len(payload) <= MAX_PAYLOAD_BYTES
+        assert len(payload) <= 110_000
         told = msgspec.msgpack.decode(payload, type=dict[str, bytes])
         spoil(told)
         hubs.hear("x", msgspec.structs.replace(answer, hub="x"), msgspec.msgpack.encode(told), now_s)

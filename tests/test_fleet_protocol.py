@@ -290,7 +290,7 @@ def test_garbage_never_stops_the_hub(tmp_path_factory, data):
 class Robot:
     """A session and its spool, and the wire to a hub: a break loses what is under way in both directions."""
 
-    def __init__(self, path, name="a", limit_bytes=10 << 20):
+    def __init__(self, path, name="a", limit_bytes=10 << 20, ack="local"):
         self.name = name
         self.spool = Spool(path, name, limit_bytes=limit_bytes, segment_bytes=4096)
         self.session = Session(
@@ -299,6 +299,7 @@ class Robot:
             contracts={},
             heartbeat=lambda: Heartbeat(state="running"),
             on_assignment=lambda document: None,
+            ack=ack,
         )
         self.connect(0.0)
 
@@ -370,6 +371,54 @@ def test_breaks_kills_and_a_full_disk_lose_nothing_and_double_nothing(tmp_path, 
     assert [(x.missing, x.doubled, x.declared_lost) for x in audit(tmp_path / "hub")] == [(0, 0, 0)] * 2
     run_until(robot, hub, lambda: len(hub.gateway.roster.members["a"].audited) == 2, now_s + 1000)
     assert hub.gateway.counters["audit_mismatch"] == 0
+    robot.spool.close()
+    hub.close()
+
+
+def test_a_robot_that_wants_two_hubs_forgets_nothing_for_one(tmp_path):
+    hub, robot = Hub(tmp_path / "hub"), Robot(tmp_path / "spool", ack="peer")
+    other = 0
+    hub.gateway.shared = lambda key: min(other, hub.store.index.lines[key].committed.seq)
+    for n in range(200):
+        robot.spool.append(STEPS, bytes([n]) * 100)
+    robot.spool.sync()
+    now_s = run_until(robot, hub, lambda: len(hub.store.index.cursors("a", robot.spool.epoch)) == 1)
+    now_s = run_until(robot, hub, lambda: hub.store.index.cursors("a", robot.spool.epoch)[STEPS] == 200, now_s)
+    now_s = run_until(robot, hub, lambda: now_s < robot.session._heard_s - 20.0, now_s)  # for long: it does not come
+    assert (robot.spool.first[STEPS], robot.session.drained) == (1, False)
+    assert (robot.session.counters["stalled"], hub.store.index.duplicates) == (0, 0)
+    robot.connect(now_s)  # a new session needs nothing again either
+    other = 150
+    now_s = run_until(robot, hub, lambda: robot.spool.first[STEPS] > 100, now_s)
+    assert robot.spool.first[STEPS] <= 151
+    assert not robot.session.drained
+    other = 999
+    hub.gateway.peer_told()
+    robot.turn(hub, now_s)
+    assert robot.session.drained
+    assert hub.store.index.duplicates == 0
+    robot.spool.close()
+    hub.close()
+
+
+def test_a_hub_that_knows_of_no_second_one_is_not_believed_for_two(tmp_path):
+    """A hub of the version before acknowledges as it always did."""
+    hub, robot = Hub(tmp_path / "hub"), Robot(tmp_path / "spool", ack="peer")
+    receive = hub.gateway.receive
+
+    def older(route, user, frames, now_s):
+        message = decode(frames).message
+        return receive(
+            route, user, encode(Hello(robot="a", epoch=message.epoch)) if isinstance(message, Hello) else frames, now_s
+        )
+
+    hub.gateway.receive = older
+    for n in range(200):
+        robot.spool.append(STEPS, bytes([n]) * 100)
+    robot.spool.sync()
+    now_s = run_until(robot, hub, lambda: hub.store.index.cursors("a", robot.spool.epoch).get(STEPS) == 200)
+    run_until(robot, hub, lambda: robot.session._cursors.get(STEPS) == 200, now_s)
+    assert (robot.spool.first[STEPS], robot.session.drained) == (1, False)
     robot.spool.close()
     hub.close()
 
