@@ -21,6 +21,11 @@ from robot.kinematics import TipKinematics
 from robot.state import Command, RobotState
 
 SCHEMA = 1
+MIN_HZ, MAX_HZ = (
+    5.0,
+    2000.0,
+)  # slower, a period's limits bound nothing and a stop is heard too late; faster, no loop here keeps up
+MAX_SCALE_RAD = TURN  # of one action; no joint turns further
 YOUNG = ("drive_stiffness_nm_rad", "drive_damping_nm_s_rad")
 
 
@@ -177,8 +182,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Raise ContractError where the contract contradicts itself."""
         if self.schema != SCHEMA:
             raise ContractError(f"contract schema: expected {SCHEMA}, got {self.schema}; export the policy again")
-        if not (np.isfinite(self.control_hz) and self.control_hz > 0.0):
-            raise ContractError(f"control_hz must be > 0, got {self.control_hz}")
+        if not MIN_HZ <= self.control_hz <= MAX_HZ:  # nor is NaN
+            raise ContractError(f"control_hz must be {MIN_HZ:g} to {MAX_HZ:g}, got {self.control_hz}")
         lengths = {
             "home_rad": (len(self.home_rad), len(self.joint_names)),
             **{
@@ -205,11 +210,18 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         wrong = {name: pair for name, pair in lengths.items() if pair[0] != pair[1]}
         if wrong:
             raise ContractError(f"lengths disagree (field: got, expected): {wrong}")
+        if len(set(self.action.joints)) != self.action.size:
+            raise ContractError(f"action.joints must name every joint once, got {self.action.joints}")
         for joint in self.action.joints:
             if joint not in self.joint_names:
                 raise UnknownNameError("action joint", joint, self.joint_names)
-        if min(self.action.scale_rad, default=1.0) <= 0.0:
-            raise ContractError(f"action.scale_rad must be > 0, got {self.action.scale_rad}")
+        if not all(0.0 < scale <= MAX_SCALE_RAD for scale in self.action.scale_rad):
+            raise ContractError(
+                f"action.scale_rad must be > 0 and at most {MAX_SCALE_RAD:g}, got {self.action.scale_rad}"
+            )
+        for lower, upper in zip(self.action.lower_rad, self.action.upper_rad):
+            if not lower < upper:
+                raise ContractError(f"action.lower_rad must be below upper_rad, got {lower} and {upper}")
         for name in ("servo_stiffness_n_m", "drive_stiffness_nm_rad"):
             if min(getattr(self, name), default=1.0) <= 0.0:
                 raise ContractError(f"{name} must be > 0, got {getattr(self, name)}")

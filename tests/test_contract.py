@@ -159,8 +159,8 @@ def observing(**changes: object) -> tuple[Term, ...]:
 
 
 REFUSED_CONTRACTS = {
-    "rate of zero": (dict(control_hz=0.0), "control_hz must be > 0, got 0.0"),
-    "rate that is no number": (dict(control_hz=math.nan), "control_hz must be > 0, got nan"),
+    "rate of zero": (dict(control_hz=0.0), "control_hz must be 5 to 2000, got 0.0"),
+    "rate that is no number": (dict(control_hz=math.nan), "control_hz must be 5 to 2000, got nan"),
     "home of another length": (dict(home_rad=(0.0,)), r"lengths disagree.*'home_rad': \(1, 2\)"),
     "scale of another length": (dict(action=action(scale_rad=(1.0,))), r"'action.scale_rad': \(1, 2\)"),
     "offset of another length": (dict(action=action(offset_rad=())), r"'action.offset_rad': \(0, 2\)"),
@@ -172,7 +172,7 @@ REFUSED_CONTRACTS = {
         "unknown observation term 'joint_postion'. Did you mean 'joint_position'",
     ),
     "unknown joint": (dict(action=action(joints=("pip", "dip"))), "unknown action joint 'dip'.*Known: mcp, pip"),
-    "scale of zero": (dict(action=action(scale_rad=(0.0, 1.0))), r"action.scale_rad must be > 0, got \(0.0, 1.0\)"),
+    "scale of zero": (dict(action=action(scale_rad=(0.0, 1.0))), r"action.scale_rad must be > 0 and at most 6.28319, got \(0.0, 1.0\)"),
     "gain below zero": (dict(servo_stiffness_n_m=(-1.0, 1.0)), r"servo_stiffness_n_m must be > 0, got \(-1.0, 1.0\)"),
 }
 

@@ -1,5 +1,6 @@
 """Every refusal of the onboard runtime, by name, and the good file beside them that passes."""
 
+import io
 import re
 import struct
 import zipfile
@@ -459,3 +460,124 @@ def test_files_in_the_users_folder_are_not_imported_by_the_judge(tmp_path, monke
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from where the user stands')")
     monkeypatch.chdir(tmp_path)
     assert judge(GOOD)["golden_samples"] == 8
+
+
+def test_many_small_parts_are_refused_before_they_are_all_read():
+    graph = bytes_field(1, b"") * 30_000
+    with pytest.raises(why.FileTooLargeError, match="nodes"):
+        read(bytes_field(7, graph))
+    with pytest.raises(why.FileTooLargeError, match="fields"):
+        read(bytes_field(6, "x") * 100_001)
+
+
+def test_a_node_that_nobody_reads_is_refused():
+    proto = model()
+    proto.graph.node.insert(0, helper.make_node("Add", ["obs", "obs"], ["unused"]))
+    with pytest.raises(why.GraphInterfaceError, match="nobody reads"):
+        examine(artifact(proto, arrays={}))
+
+
+def test_a_graph_that_makes_huge_tensors_is_refused_in_the_child():
+    proto = model()
+    weights = [
+        numpy_helper.from_array(np.zeros((5000, 1), np.float32), "tall"),
+        numpy_helper.from_array(np.zeros((1, 5000), np.float32), "wide"),
+    ]
+    proto.graph.initializer.extend(weights)
+    proto.graph.node.insert(0, helper.make_node("Add", ["tall", "wide"], ["square"]))
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1), np.int64), "first"))
+    proto.graph.node.insert(1, helper.make_node("Gather", ["square", "first"], ["row"]))
+    proto.graph.node.append(helper.make_node("Identity", ["row"], ["unread"]))
+    made = artifact(proto, arrays=GOOD.golden)
+    with pytest.raises(why.GraphInterfaceError, match="bytes of tensors"):
+        judge(made)
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"control_hz": 0.05}, "control_hz must be 5 to 2000"),
+        ({"control_hz": float("nan")}, "JSON|control_hz"),
+        (
+            {"action": msgspec.structs.replace(CONTRACT.action, scale_rad=(1e300,) * CONTRACT.action_size)},
+            "at most 6.28",
+        ),
+        (
+            {
+                "action": msgspec.structs.replace(
+                    CONTRACT.action, joints=(CONTRACT.action.joints[0],) * CONTRACT.action_size
+                )
+            },
+            "every joint once",
+        ),
+        (
+            {"action": msgspec.structs.replace(CONTRACT.action, lower_rad=CONTRACT.action.upper_rad)},
+            "lower_rad must be below",
+        ),
+    ],
+)
+def test_a_contract_that_would_switch_limits_off_is_refused(change, says):
+    contract = msgspec.structs.replace(CONTRACT, **change)
+    with pytest.raises(why.BadContractError, match=says):
+        artifact(model(), arrays={}, edit=carries(contract))
+
+
+def test_a_contract_with_sensors_that_nobody_has_is_refused_before_the_first_period():
+    first = CONTRACT.observation[0]
+    for term in (
+        Term(
+            name="motor_position",
+            elements=("nobody",) * first.size,
+            unit="rad",
+            frame="motor",
+            low=first.low,
+            high=first.high,
+        ),
+        Term(
+            name="previous_action",
+            elements=("x",) * 400,
+            unit="1",
+            frame="action",
+            low=(-1.0,) * 400,
+            high=(1.0,) * 400,
+        ),
+    ):
+        contract = msgspec.structs.replace(CONTRACT, observation=(term, *CONTRACT.observation[1:]))
+        with pytest.raises(why.BadContractError, match="cannot be followed"):
+            fits(replace(GOOD, contract=contract), HAND)
+
+
+def test_flipped_bytes_of_both_files_are_refused_by_name_or_harmless():
+    rng = np.random.default_rng(0)
+    files, refused = {"onnx": GOOD.onnx, "golden": npz(GOOD.golden)}, 0
+    for name, good in files.items():
+        for _ in range(250):
+            data = bytearray(good)
+            edges = (0, 400, len(good) - 400, len(good))
+            start = rng.choice([0, 2])
+            for at in rng.integers(edges[start], edges[start + 1], 3):
+                data[at] = rng.integers(256)
+            try:
+                from_bytes(**{"onnx": GOOD.onnx, "golden": files["golden"], name: bytes(data)})
+            except why.AdmissionError:
+                refused += 1
+    assert refused > 200
+
+
+def test_an_archive_that_announces_more_than_it_holds_is_refused():
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        member = io.BytesIO()
+        np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (10**15,)})
+        archive.writestr("obs.npy", member.getvalue())
+    with pytest.raises(why.MissingGoldenError, match="an array of shape"):
+        read_golden(out.getvalue())
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(why.MissingGoldenError):
+        read_golden(out.getvalue())
+    proto = model()
+    set_prop(proto, artifacts.CONTRACT_KEY, "[" * 100_000)
+    with pytest.raises(why.BadContractError):
+        from_bytes(proto.SerializeToString())

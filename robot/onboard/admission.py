@@ -23,12 +23,13 @@ import numpy as np
 from robot.artifacts import ACTIONS, JOINT_TARGETS, OBSERVATION, STATE_IN, STATE_OUT
 from robot.contract import ContractMismatchError, Interface
 from robot.description.model import RobotModel
-from robot.onboard.artifact import Artifact
+from robot.onboard.artifact import Artifact, refusing
 from robot.onboard.measures import unmeasured
 from robot.onboard.operators import check_operators
 from robot.onboard.processes import ROOT, python_module
 from robot.onboard.refusals import (
     AlteredFileError,
+    BadContractError,
     DtypeError,
     GraphInterfaceError,
     JointOrderError,
@@ -40,6 +41,7 @@ from robot.onboard.refusals import (
     UnmeasuredError,
     by_name,
 )
+from robot.state import RobotState
 
 OPSETS = range(17, 22)  # LayerNormalization came with 17; robots carry onnxruntime 1.22 and later, which reads up to 22
 IR_VERSIONS = range(8, 11)
@@ -89,6 +91,26 @@ def examine(artifact: Artifact) -> None:
                 raise DtypeError(f"{kind} {port.name!r} must be FLOAT, got {port.dtype}")
 
 
+def resting(model: RobotModel) -> RobotState:
+    """A robot at home with every sensor it can have, an object at its base."""
+    n, motors = len(model.joints), len(model.motor_names)
+    floating, upright = model.floating, np.array([0.0, 0.0, 0.0, 1.0])
+    return RobotState(
+        time_s=0.0,
+        q_rad=model.home_rad.copy(),
+        qd_rad_s=np.zeros(n),
+        target_rad=model.home_rad.copy(),
+        motor_rad=np.zeros(motors),
+        motor_rad_s=np.zeros(motors),
+        motor_current_a=np.zeros(motors),
+        motor_temperature_c=np.full(motors, 25.0),
+        tip_force_n=np.zeros(len(model.tips)),
+        imu_gyro_rad_s=np.zeros(3 if floating else 0),
+        imu_quat_xyzw=upright if floating else np.zeros(0),
+        object_pose=np.concatenate([np.zeros(3), upright]),
+    )
+
+
 def fits(artifact: Artifact, model: RobotModel, control_hz: float | None = None) -> Interface:
     """Rules on the contract and the robot.
 
@@ -96,12 +118,18 @@ def fits(artifact: Artifact, model: RobotModel, control_hz: float | None = None)
         OtherRobotError, JointOrderError, StaleContractError: The contract is for another robot, for its joints in another
             order, or for an older description of it.
         UnmeasuredError: The policy observes what the robot has no sensor for.
+        BadContractError: It observes what no description has.
         RateError: The robot runs at another rate.
     """
     contract = artifact.contract
     try:
-        interface = contract.bind(model)
-    except ContractMismatchError as error:
+        with refusing(BadContractError, "the contract cannot be followed"):
+            interface = contract.bind(model)
+            interface.observe(resting(model), interface.memory())
+    except BadContractError as bad:
+        error = bad.__cause__
+        if not isinstance(error, ContractMismatchError):
+            raise
         if contract.robot != model.name:
             raise OtherRobotError(str(error)) from error
         if contract.joint_names != model.joint_names or contract.motor_names != model.motor_names:

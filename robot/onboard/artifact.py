@@ -3,8 +3,12 @@
 import hashlib
 import io
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import numpy as np
@@ -20,6 +24,7 @@ from robot.onboard.refusals import (
     MissingContractError,
     MissingGoldenError,
     StaleContractError,
+    TruncatedFileError,
     ZeroGainsError,
 )
 
@@ -105,8 +110,11 @@ def from_bytes(
     Raises:
         AdmissionError: Its class says why.
     """
-    file = read(onnx)
-    contract = read_contract(file)
+    with refusing(TruncatedFileError, "the file cannot be read"):
+        file = read(onnx)
+    with refusing(BadContractError, "the metadata cannot be read"):
+        contract = read_contract(file)
+        exploration, normaliser = _exploration(file, contract), _normaliser(file, contract)
     return Artifact(
         name=name,
         version=version,
@@ -114,8 +122,8 @@ def from_bytes(
         sha256=hashlib.sha256(onnx).hexdigest(),
         file=file,
         contract=contract,
-        exploration_std=_exploration(file, contract),
-        normaliser=_normaliser(file, contract),
+        exploration_std=exploration,
+        normaliser=normaliser,
         golden=read_golden(golden) if golden else {},
         card=card,
     )
@@ -220,6 +228,30 @@ def _normaliser(file: OnnxFile, contract: Contract) -> Normaliser | None:
     )
 
 
+@contextmanager
+def refusing(kind: type[AdmissionError], what: str) -> Iterator[None]:
+    """Whatever a reader throws at a stranger's bytes is a refusal: the libraries below have no one class for it."""
+    try:
+        yield
+    except AdmissionError:
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _check_header(member: IO[bytes], size: int) -> None:
+    """Refuse an array that announces more than its member of an archive holds; nothing is allocated for it.
+
+    Raises:
+        ValueError: It is no array, or announces another size.
+    """
+    version = np.lib.format.read_magic(member)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(member)
+    if prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"an array of shape {shape} in {size} bytes")
+
+
 def read_golden(data: bytes) -> Arrays:
     """The arrays of a golden.npz, read-only; no pickles, and no archive that unpacks to more than it may.
 
@@ -227,15 +259,16 @@ def read_golden(data: bytes) -> Arrays:
         MissingGoldenError: Not such an archive.
         FileTooLargeError: It unpacks to too much.
     """
-    try:
+    with refusing(MissingGoldenError, f"{artifacts.GOLDEN_FILE} is no archive of arrays"):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(info.file_size for info in archive.infolist())
-        if size > 4 * MAX_GOLDEN_BYTES:
-            raise FileTooLargeError(f"{artifacts.GOLDEN_FILE} unpacks to {size} bytes")
+            if size > 4 * MAX_GOLDEN_BYTES:
+                raise FileTooLargeError(f"{artifacts.GOLDEN_FILE} unpacks to {size} bytes")
+            for info in archive.infolist():
+                with archive.open(info) as member:
+                    _check_header(member, info.file_size)
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, OSError) as error:
-        raise MissingGoldenError(f"{artifacts.GOLDEN_FILE} is no archive of arrays: {error}") from error
+            arrays = {name: np.asarray(archive[name]) for name in archive.files}
     for array in arrays.values():
         array.setflags(write=False)
     return arrays

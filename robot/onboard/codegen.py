@@ -265,6 +265,13 @@ def generate(file: OnnxFile) -> Generated:
     Raises:
         CodegenError: An operator, a shape or a use of it that has no C here.
     """
+    try:
+        return _generate(file)
+    except (KeyError, TypeError, IndexError, ValueError) as error:  # a use of an operator that nobody thought of
+        raise CodegenError(f"no C for this graph: {type(error).__name__}: {error}") from error
+
+
+def _generate(file: OnnxFile) -> Generated:
     zeros = {port.name: np.zeros(port.shape, dtype=np.float32) for port in file.inputs}
     values = evaluate(file, zeros)
     p = Program(
@@ -277,7 +284,7 @@ def generate(file: OnnxFile) -> Generated:
         output = node.outputs[0]
         if not any(name in p.at for name in node.inputs):
             p.constants[output] = np.asarray(
-                OPERATORS[node.op](node.attributes, *(p.constants[n] for n in node.inputs))
+                OPERATORS[node.op](node.attributes, *(p.constants[n] if n else None for n in node.inputs))
             )
         elif node.op in EMITTERS:
             EMITTERS[node.op](p, node)

@@ -24,6 +24,8 @@ from robot.onboard.refusals import (
 
 MAX_FILE_BYTES = 32 * 1024 * 1024  # 8 million float32 weights; a policy of 512-256-128 has 0.9 MB
 MAX_NODES = 10_000
+MAX_PARTS = 100_000  # fields of one message, however small; reading one takes memory
+MAX_DIMS = 8
 DTYPES = {1: np.dtype("<f4"), 3: np.dtype("i1"), 7: np.dtype("<i8")}  # TensorProto.FLOAT, INT8, INT64
 DTYPE_NAMES = dict(
     enumerate("UNDEFINED FLOAT UINT8 INT8 UINT16 INT16 INT32 INT64 STRING BOOL FLOAT16 DOUBLE UINT32 UINT64".split())  # noqa: SIM905
@@ -93,6 +95,18 @@ def _fields(data: memoryview, once: tuple[int, ...]) -> Iterator[tuple[int, int,
         yield field
 
 
+def _capped(data: memoryview, once: tuple[int, ...], most: int, what: str) -> Iterator[tuple[int, int, pb.Value]]:
+    """The fields of a message, not more than a policy has.
+
+    Raises:
+        FileTooLargeError: There are more; it is refused before they are all read.
+    """
+    for count, field in enumerate(_fields(data, once), start=1):
+        if count > most:
+            raise FileTooLargeError(f"a policy must have at most {most} {what}")
+        yield field
+
+
 def read(data: bytes) -> OnnxFile:
     """Parse a file.
 
@@ -102,7 +116,7 @@ def read(data: bytes) -> OnnxFile:
     if len(data) > MAX_FILE_BYTES:
         raise FileTooLargeError(f"policy.onnx must have at most {MAX_FILE_BYTES} bytes, got {len(data)}")
     ir_version, opsets, metadata, graph = 0, {}, {}, None
-    for number, _, value in _fields(memoryview(data), once=(1, 7)):
+    for number, _, value in _capped(memoryview(data), (1, 7), MAX_PARTS, "fields"):
         if number == 1:
             ir_version = pb.integer(value)
         elif number == 7:
@@ -138,7 +152,7 @@ def _new(found: dict[str, Found], name: str, value: Found, what: str) -> None:
 
 def _graph(data: memoryview, ir_version: int, opsets: dict[str, int], metadata: dict[str, str]) -> OnnxFile:
     nodes, constants, inputs, outputs = [], {}, [], []
-    for number, _, value in pb.fields(data):
+    for number, _, value in _capped(data, (), 2 * MAX_NODES, "nodes and weights"):
         if number == 1:
             nodes.append(_node(pb.message(value)))
         elif number == 5:
@@ -163,7 +177,7 @@ def _graph(data: memoryview, ir_version: int, opsets: dict[str, int], metadata: 
 
 def _node(data: memoryview) -> Node:
     inputs, outputs, name, op, domain, attributes = [], [], "", "", "", {}
-    for number, _, value in _fields(data, once=(3, 4, 7)):
+    for number, _, value in _capped(data, (3, 4, 7), MAX_PARTS, "inputs and attributes of a node"):
         if number == 1:
             inputs.append(pb.text(value))
         elif number == 2:
@@ -242,7 +256,11 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray]:
         raise DtypeError(f"weight {name!r} must be FLOAT, INT8 or INT64, got {DTYPE_NAMES.get(kind, kind)}")
     if (raw is not None) + bool(float_data) + bool(int_data) > 1:
         raise AmbiguousFileError(f"weight {name!r} has its numbers in two places")
-    if any(d < 0 for d in dims) or prod(dims) * DTYPES[kind].itemsize > MAX_FILE_BYTES:
+    if (
+        len(dims) > MAX_DIMS
+        or any(not 0 <= d <= MAX_FILE_BYTES for d in dims)
+        or prod(dims) * DTYPES[kind].itemsize > MAX_FILE_BYTES
+    ):
         raise FileTooLargeError(f"weight {name!r} has shape {dims}")
     if raw is not None and len(raw) % DTYPES[kind].itemsize == 0:
         array = np.frombuffer(raw, dtype=DTYPES[kind])

@@ -101,12 +101,15 @@ OPERATORS: dict[str, Operator] = {
 }
 
 
+MAX_MADE_BYTES = 64 * 1024 * 1024  # by all nodes together; those of 512-256-128 make 10 kB
+
+
 def check_operators(file: OnnxFile) -> None:
     """Refuse a graph with an operator outside the table, or nodes that are not in order.
 
     Raises:
         ForbiddenOperatorError: An unknown operator, another domain, or more than one output.
-        GraphInterfaceError: A node reads what nothing before it made.
+        GraphInterfaceError: A node reads what nothing before it made, or makes what nobody reads.
     """
     made = {"", *file.constants, *(port.name for port in file.inputs)}
     for node in file.nodes:
@@ -128,11 +131,26 @@ def check_operators(file: OnnxFile) -> None:
     missing = [port.name for port in file.outputs if port.name not in made]
     if missing:
         raise GraphInterfaceError(f"output {missing[0]!r} is made by no node")
+    read = {port.name for port in file.outputs} | {name for node in file.nodes for name in node.inputs}
+    for node in file.nodes:
+        if node.outputs[0] not in read:  # some readers skip it, so its cost would not be judged
+            raise GraphInterfaceError(f"{node.op} (node {node.name!r}) makes {node.outputs[0]!r}, which nobody reads")
 
 
 def evaluate(file: OnnxFile, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every tensor of the graph for some inputs, by name; float32 throughout."""
+    """Every tensor of the graph for some inputs, by name; float32 throughout.
+
+    Raises:
+        GraphInterfaceError: Together they are larger than any policy's.
+    """
     values: dict[str, Any] = {"": None, **file.constants, **inputs}
+    made = 0
     for node in file.nodes:
-        values[node.outputs[0]] = OPERATORS[node.op](node.attributes, *(values[name] for name in node.inputs))
+        value = OPERATORS[node.op](node.attributes, *(values[name] for name in node.inputs))
+        made += value.nbytes
+        if made > MAX_MADE_BYTES:
+            raise GraphInterfaceError(
+                f"{node.op} (node {node.name!r}): the graph makes more than {MAX_MADE_BYTES:,} bytes of tensors"
+            )
+        values[node.outputs[0]] = value
     return values
