@@ -69,6 +69,9 @@ class Body:
     def send(self, command: Command) -> None:
         self._robot.send(command)
 
+    def ready(self, timeout_s: float) -> bool:
+        return self._robot.ready(timeout_s)
+
     def receive(self) -> RobotState:
         state = self._robot.receive()
         dt_s = 1.0 / self._robot.control_hz

@@ -31,8 +31,9 @@ from robot.experience import Chunk
 from robot.onboard.admission import Admission
 from robot.onboard.artifact import Artifact, load
 from robot.onboard.inference import make_inference
-from robot.onboard.loop import ControlLoop, LoopConfig
+from robot.onboard.loop import ControlLoop, LoopConfig, never
 from robot.onboard.loop_report import LoopReport
+from robot.onboard.realtime import EmergencyStop
 from robot.onboard.recorder import Recorder
 from robot.onboard.refusals import AdmissionError
 from robot.onboard.robots import Robot
@@ -47,7 +48,7 @@ MAX_FAULTS = 3  # in a row: then the robot stands still
 SAFE_POLL_S = 0.2
 FAULT_PAUSE_S = 2.0
 FALL_EVERY_S = 10.0  # every fall is counted; the seconds before it are sent at most this often
-POLICY_FAULTS = (Fault.ACTION, Fault.STRANGE, Fault.ESTOP)  # the others are the sensors' or this computer's
+POLICY_FAULTS = (Fault.ACTION, Fault.STRANGE, Fault.INFERENCE)  # the others are the sensors' or this computer's
 
 
 class NoPolicyError(FleetError):
@@ -163,8 +164,8 @@ class FleetRobot:
         UnknownNameError, LooseSecretError, KeyFileError, NoPolicyError, AdmissionError, StoreBusyError: It does not start, and says why.
     """
 
-    def __init__(self, config: RobotConfig) -> None:
-        self.config = config
+    def __init__(self, config: RobotConfig, estop: Callable[[], bool] = never) -> None:
+        self.config, self._estop = config, estop
         self._line = Line(
             hubs=[parse_hub(part) for part in config.hubs.split(",")], robot=config.name, keys=config.keys
         )
@@ -272,6 +273,7 @@ class FleetRobot:
             on_chunk=pilot.on_chunk,
             strangeness=strangeness(artifact),
             should_stop=pilot.should_stop,
+            estop=self._estop,
         )
 
     def _switch(self) -> bool:
@@ -290,6 +292,9 @@ class FleetRobot:
         """The safety filter stopped the loop. What the policy did is told and, on probation, undone; what the machine did is waited out."""
         why = f"{report.fault}: {report.fault_text}".rstrip(": ")
         log.warning("the loop was stopped: %s", why)
+        if report.fault is Fault.ESTOP:  # nobody's fault, and only a person may let it move again
+            self._stand_still(why)
+            return
         if report.fault not in POLICY_FAULTS:
             if faults >= MAX_FAULTS:
                 time.sleep(FAULT_PAUSE_S)  # standing still; the robot's sensors or this computer may come back
@@ -443,7 +448,9 @@ def serve(config: RobotConfig) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    robot = FleetRobot(config)
+    pressed = EmergencyStop()
+    signal.signal(signal.SIGUSR2, lambda *_: pressed.press())
+    robot = FleetRobot(config, pressed)
     watch = threading.Thread(target=_watch_line, args=(robot.uplink, config), daemon=True)
     watch.start()
     label = robot.deployer.slots.active.label if robot.deployer.slots.active else "nothing"

@@ -45,7 +45,7 @@ from robot.link_wire import (
     send,
     state_message,
 )
-from robot.state import Command, RobotState, checked_target
+from robot.state import Command, RobotState, checked_target, wrong_sizes
 
 Answer = TypeVar("Answer", Hello, State)
 
@@ -88,7 +88,7 @@ class LinkBackend:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._closed = self._waiting = False
+        self._closed, self._waiting = False, 0  # so many answers are still to come
         self.feedback = TaskFeedback()
         self.sizes: tuple[int, ...] = ()
         self.numbers = np.zeros(0)
@@ -162,33 +162,52 @@ class LinkBackend:
         if state is not None:
             raise LinkError("behind a link the task places the robot; call reset(None, rng)")
         send(self._sock, Reset(rng_seed=int(rng.integers(2**62))))
-        self._waiting, self._fresh_id = True, uuid.uuid4().hex
+        self._waiting, self._fresh_id = self._waiting + 1, uuid.uuid4().hex
+        while self._waiting > 1:  # what was asked before is nobody's any more
+            self.receive()
         return self.receive()
 
     def send(self, command: Command) -> None:
-        """Send a command; `receive` must follow.
+        """Send a command; `receive` must follow, unless the robot stays silent: then another command may.
 
         Raises:
             CommandError, NotFiniteError: As `Backend.step`; nothing was sent.
         """
         target = checked_target(command, self._model.joint_names)
         send(self._sock, Step(target_rad=raw(target)))
-        self._waiting = True
+        self._waiting += 1
+
+    def ready(self, timeout_s: float) -> bool:
+        """Whether an answer is there, or comes within a time [s]."""
+        return bool(select.select([self._sock], [], [], timeout_s)[0])
 
     def receive(self) -> RobotState:
-        """The state that answers the last command."""
+        """The state that answers the last command; the newest that is there where several are."""
         if not self._waiting:
             raise LinkError("receive follows send or reset; nothing was asked")
-        self._waiting = False
-        return self._taken(self._answer(State))
+        while True:
+            self._waiting -= 1
+            state = self._taken(self._answer(State))
+            if not (self._waiting and self.ready(0.0)):
+                return state
+
+    @property
+    def in_step(self) -> bool:
+        """Whether everything that was asked is answered."""
+        return self._waiting == 0
+
+    def sent_elsewhere(self) -> None:
+        """Somebody else sent a command on this socket, and did not get the answer."""
+        self._waiting += 1
 
     def take(self, body: bytes) -> RobotState:
         """As `receive`, of a message that somebody else read from the socket, who had also sent the command."""
-        self._waiting = False
         return self._taken(self._expected(parse(body), State))
 
     def _taken(self, message: State) -> RobotState:
         state, feedback = from_state_message(message)
+        if wrong := wrong_sizes(state, self._model):
+            raise LinkError(f"STATE carries sensors that {self._model.name} does not have: {wrong}")
         for name in ("q_rad", "qd_rad_s", "target_rad"):
             if getattr(state, name).shape != (len(self._model.joints),):
                 raise LinkError(

@@ -58,6 +58,7 @@ class Fault(StrEnum):
     ESTOP = "emergency stop"
     OBSERVATION = "observation not finite"
     ACTION = "action not finite"
+    INFERENCE = "the policy cannot be run"
     STALE = "sensor data too old"
     STRANGE = "observations far from what the policy was trained on"
 

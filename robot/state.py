@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from robot.description.model import RobotModel
 from robot.errors import FlexorError, NotFiniteError
 
 
@@ -47,6 +48,22 @@ class RobotState:
     imu_gyro_rad_s: np.ndarray = field(default_factory=_empty)
     imu_quat_xyzw: np.ndarray = field(default_factory=_empty)
     object_pose: np.ndarray = field(default_factory=_empty)
+
+
+def wrong_sizes(state: RobotState, model: RobotModel) -> str:
+    """Which arrays of a state have neither the model's size nor, where it has no such sensor, none; "" where all is well."""
+    motors, floating = len(model.motor_names), model.floating
+    sizes = {
+        **dict.fromkeys(("motor_rad", "motor_rad_s", "motor_current_a", "motor_temperature_c"), motors),
+        "tip_force_n": len(model.tips),
+        "imu_gyro_rad_s": 3 if floating else 0,
+        "imu_quat_xyzw": 4 if floating else 0,
+        "object_pose": 7,
+    }
+    wrong = {
+        name: (len(getattr(state, name)), n) for name, n in sizes.items() if len(getattr(state, name)) not in (0, n)
+    }
+    return "; ".join(f"{name} has {got} numbers, expected {n}" for name, (got, n) in wrong.items())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -172,7 +172,10 @@ REFUSED_CONTRACTS = {
         "unknown observation term 'joint_postion'. Did you mean 'joint_position'",
     ),
     "unknown joint": (dict(action=action(joints=("pip", "dip"))), "unknown action joint 'dip'.*Known: mcp, pip"),
-    "scale of zero": (dict(action=action(scale_rad=(0.0, 1.0))), r"action.scale_rad must be > 0 and at most 6.28319, got \(0.0, 1.0\)"),
+    "scale of zero": (
+        dict(action=action(scale_rad=(0.0, 1.0))),
+        r"action.scale_rad must be > 0 and at most 6.28319, got \(0.0, 1.0\)",
+    ),
     "gain below zero": (dict(servo_stiffness_n_m=(-1.0, 1.0)), r"servo_stiffness_n_m must be > 0, got \(-1.0, 1.0\)"),
 }
 

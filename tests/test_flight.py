@@ -1,5 +1,6 @@
 """The flight recorder: what is kept, what is written, and that it is written whatever happens."""
 
+import errno
 import os
 import re
 import signal
@@ -213,3 +214,39 @@ def belongs(path, pid):
             return str(path) in maps.read()
     except OSError:
         return False
+
+
+def test_where_there_is_no_room_for_a_ring_the_next_folder_has_it_or_it_is_said(tmp_path, monkeypatch):
+    layout = flight.Layout.of(INTERFACE, 1.0)
+    full = tmp_path / "full"
+    full.mkdir()
+    right = os.posix_fallocate
+
+    def fallocate(fd, start, size):
+        if "/full/" in os.readlink(f"/proc/self/fd/{fd}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        right(fd, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", fallocate)
+    path, ring = flight._somewhere((full, tmp_path), layout)
+    assert path.parent == tmp_path and int(ring.count[0]) == 0
+    with pytest.raises(flight.FlightError, match="no room .* No space left"):
+        flight._somewhere((full,), layout)
+    assert list(full.iterdir()) == []
+
+
+def test_a_disk_that_is_full_for_a_while_costs_one_recording_and_not_the_watcher(tmp_path, monkeypatch):
+    layout = flight.Layout.of(INTERFACE, 1.0)
+    ring = tmp_path / "a.ring"
+    flight.make_ring(ring, layout)
+    right, said, calls = flight.write, [], []
+
+    def write(*arguments):
+        calls.append(1)
+        if len(calls) <= 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return right(*arguments)
+
+    monkeypatch.setattr(flight, "write", write)
+    flight.watch(ring, tmp_path, iter([b"fault\n", b"asked\n", b"goodbye\n"]), said.append)
+    assert "lost" in said[0] and "No space left" in said[0] and "-asked.mcap" in said[1]

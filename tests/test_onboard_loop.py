@@ -17,14 +17,16 @@ from robot import experience
 from robot.contract import Memory
 from robot.link import LinkClosedError
 from robot.mock import MockReach
+from robot.onboard import loop as loops
 from robot.onboard.explore import ExplorationError, checked_std, log_density, sample
 from robot.onboard.inference import make_inference
 from robot.onboard.loop import ControlLoop, LoopConfig
+from robot.onboard.realtime import EmergencyStop, emergency_stop
 from robot.onboard.recorder import Recorder, RecorderError
 from robot.onboard.robots import Direct
 from robot.onboard.samples import Ring
 from robot.onboard.start import strangeness
-from robot.safety import Fault, Filter, Limits, Strangeness
+from robot.safety import Fault, Filter, Limits, Mode, Strangeness
 
 GOOD = artifact()
 INTERFACE = CONTRACT.bind(HAND)
@@ -452,3 +454,97 @@ def test_ctrl_c_ends_a_run_in_order_with_its_report_and_leaves_no_process(tmp_pa
         os.kill(int(child), 0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["models", "run.json", "state"]
     assert [p.name.split("-")[2] for p in tmp_path.glob("state/flexor/flight/*")] == ["stopped.mcap"]
+
+
+class Broken:
+    """A policy whose native code fails in some call."""
+
+    name = "broken"
+
+    def __init__(self, at: int) -> None:
+        self._policy, self._left = make_inference(GOOD, "numpy"), at
+
+    def reset(self) -> None:
+        self._policy.reset()
+
+    def act(self, observation):
+        self._left -= 1
+        if self._left == 0:
+            raise RuntimeError("as native code may")
+        return self._policy.act(observation)
+
+
+def test_a_policy_that_cannot_be_run_any_more_is_a_fault_and_ends_in_damping():
+    clock = FakeClock()
+    robot = Scripted(clock)
+    report = ControlLoop(
+        robot,
+        INTERFACE,
+        Broken(loops.WARM_UP_CALLS + 21),
+        rng=np.random.default_rng(0),
+        config=LoopConfig(seconds=2.0),
+        clock=clock,
+    ).run()
+    assert report.fault is Fault.INFERENCE and report.steps == 20 and "as native code may" in report.fault_text
+    np.testing.assert_array_equal(robot.sent[20], robot.sent[19])
+    at = np.clip(robot.states[20].q_rad, HAND.lower_rad, HAND.upper_rad)
+    np.testing.assert_array_equal(robot.sent[21], at)
+
+
+def test_whatever_ends_the_loop_leaves_the_joints_damped():
+    clock = FakeClock()
+    robot = Scripted(clock)
+
+    def full(chunk):
+        raise OSError("no space left")
+
+    recorder = Recorder(contract=CONTRACT, policy_sha256="", reward_names=("tip_error",), steps_per_chunk=8)
+    with pytest.raises(OSError, match="no space"):
+        ControlLoop(
+            robot,
+            INTERFACE,
+            make_inference(GOOD, "numpy"),
+            rng=np.random.default_rng(0),
+            config=LoopConfig(seconds=2.0),
+            recorder=recorder,
+            on_chunk=full,
+            clock=clock,
+        ).run()
+    at = np.clip(robot.states[-1].q_rad, HAND.lower_rad, HAND.upper_rad)
+    np.testing.assert_array_equal(robot.sent[-1], at)
+
+
+def test_a_rearm_that_stays_on_does_not_undo_an_emergency_stop_in_its_own_period():
+    clock, asked = FakeClock(), []
+    robot = Scripted(clock)
+
+    def estop():
+        asked.append(1)
+        return 10 <= len(robot.sent) < 15
+
+    modes = []
+    made = loop(
+        robot,
+        clock,
+        estop=estop,
+        rearm=lambda: True,
+        should_stop=lambda: modes.append(made.mode) or len(robot.sent) > 30,
+    )
+    made.run()
+    assert modes.count(Mode.DAMPING) == 4  # as long as it was pressed
+
+
+def test_the_emergency_stop_is_a_file_that_stays_pressed(tmp_path):
+    path = tmp_path / "value"
+    stop = EmergencyStop(path)
+    assert not stop()
+    path.write_text("0\n")
+    assert not stop()
+    path.write_text("1\n")
+    assert stop()
+    path.unlink()
+    assert stop()
+    assert EmergencyStop(tmp_path)()  # what cannot be read counts as pressed
+    with emergency_stop() as pressed:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert pressed()

@@ -130,7 +130,7 @@ def patient(monkeypatch):
     monkeypatch.setattr(safety, "LATE_PERIODS", 1e6)
 
 
-def run(contract, robot=HAND, *, compiled=True, seconds=0.2, side=None, folder=None, linked=True, **more):
+def run(contract, robot=HAND, *, compiled=True, seconds=20.0, side=None, folder=None, linked=True, **more):
     """A run of the loop, over a link or not; gives the report, what the robot was sent, and what the flight recorder holds."""
     made = artifact(model(contract), contract)
     ours, theirs = socket.socketpair()
@@ -380,10 +380,12 @@ def test_a_network_that_says_nan_moves_nothing(patient):
 def test_the_emergency_stop_and_a_stop_are_heard_between_two_periods(patient):
     contract = reach_contract(HAND, control_hz=HZ)
     side = Side(HAND)
-    report, sent, _ = run(contract, side=side, estop=lambda: len(side.sent) == 30)  # a short press is enough
+    report, sent, _ = run(
+        contract, side=side, estop=lambda: len(side.sent) == 30, seconds=60.0
+    )  # a short press is enough
     assert report.fault is Fault.ESTOP and report.steps == 30 and len(sent) == 32
     side = Side(HAND)
-    report, sent, _ = run(contract, side=side, should_stop=lambda: len(side.sent) >= 30)
+    report, sent, _ = run(contract, side=side, should_stop=lambda: len(side.sent) >= 30, seconds=60.0)
     assert report.fault is None and report.steps == 30
 
 
@@ -519,3 +521,88 @@ def test_a_hand_on_a_motor_bus_is_driven_by_the_compiled_period_as_by_python(tmp
             np.testing.assert_array_equal(rows[name], plain_rows[name], err_msg=name)
     assert [c.header.steps for c in chunks] == [8] * 5
     same_chunks(chunks, plain_chunks)
+
+
+class Stuck:
+    """Makes a robot stop answering at a step, until somebody opens the gate."""
+
+    def __init__(self, side, at=20):
+        self.gate, self.stuck = threading.Event(), threading.Event()
+
+        def on_step(k):
+            if k == at:
+                self.stuck.set()
+                self.gate.wait(20.0)
+
+        side.on_step = on_step
+
+    def open(self):
+        self.gate.set()
+        return False
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_robot_that_falls_silent_is_a_fault_and_may_be_rearmed_when_it_is_back(compiled, monkeypatch):
+    monkeypatch.setattr(loops, "SILENCE_S", 0.3)
+    monkeypatch.setattr(safety, "STALE_PERIODS", 100.0)  # the machine that runs the tests may be busy
+    side, asked = Side(HAND), []
+    stuck = Stuck(side)
+
+    def rearm():
+        asked.append(len(side.sent))
+        stuck.open()
+        return len(side.sent) >= 22  # it has answered what it was sent while it was silent
+
+    report, sent, _ = run(
+        reach_contract(HAND, control_hz=HZ),
+        compiled=compiled,
+        side=side,
+        rearm=rearm,
+        should_stop=lambda: len(side.sent) >= 60,
+        seconds=60.0,
+        strangeness=None,
+    )
+    assert asked and report.fault is None and report.missed_by_robot > 10
+    assert 40 <= report.steps < 60  # the policy went on after it
+    np.testing.assert_array_equal(sent[20], sent[19])  # HOLD
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_an_emergency_stop_is_heard_while_the_robot_is_silent(compiled, monkeypatch):
+    monkeypatch.setattr(loops, "SILENCE_S", 1e3)
+    monkeypatch.setattr(safety, "STALE_PERIODS", 1e6)
+    side = Side(HAND)
+    stuck, seen = Stuck(side), []
+
+    def note_end():
+        seen.append(1)
+        stuck.open()
+        return False
+
+    report, _, _ = run(
+        reach_contract(HAND, control_hz=HZ),
+        compiled=compiled,
+        side=side,
+        estop=stuck.stuck.is_set,
+        rearm=note_end,
+        should_stop=lambda: len(seen) > 3,
+        seconds=60.0,
+        strangeness=None,
+    )
+    assert report.fault is Fault.ESTOP and 18 <= report.steps <= 20
+
+
+def test_a_robot_with_more_motors_than_it_has_is_not_believed():
+    side = Side(HAND)
+    bare = side._backend.reset
+    side._backend.reset = lambda *a: replace(bare(*a), motor_current_a=np.ones(200))
+    ours, theirs = socket.socketpair()
+    ours.settimeout(20.0)
+    thread = threading.Thread(target=link.converse, args=(side, theirs))
+    thread.start()
+    backend = LinkBackend(ours)
+    with pytest.raises(link.LinkError, match="motor_current_a has 200 numbers, expected 25"):
+        backend.reset(None, np.random.default_rng(0))
+    backend.close()
+    thread.join(20.0)
+    theirs.close()

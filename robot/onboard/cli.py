@@ -16,6 +16,7 @@ def run(
     realtime: bool = True,
     bus: str = "sim",
     calibration: Path | None = None,
+    estop: Path | None = None,
     flight: Path | None = None,
     flight_s: float = 10.0,
     cameras: int = 0,
@@ -37,6 +38,7 @@ def run(
         realtime: Ask for locked memory and real-time priority; what is refused is said.
         bus: Motors of the hardware backend: sim, or a serial port such as /dev/ttyUSB0.
         calibration: Calibration file of the hardware backend (TOML); a simulated bus needs none.
+        estop: Emergency stop: pressed once this file is there and is not "0" (a GPIO's value file, or touch); SIGUSR2 always presses it.
         flight: Folder for flight recordings; ~/.local/state/flexor/flight when not given.
         flight_s: Seconds that a recording holds; 0 to keep none.
         cameras: How many cameras run beside the policy; for the energy ledger.
@@ -50,7 +52,7 @@ def run(
     from robot.onboard import tables
     from robot.onboard.flight import default_folder
     from robot.onboard.loop import LoopConfig
-    from robot.onboard.realtime import stop_on_signals
+    from robot.onboard.realtime import emergency_stop, stop_on_signals
     from robot.onboard.start import drive
 
     loaded = artifacts.load(artifact)
@@ -60,7 +62,7 @@ def run(
         exploration_std=loaded.exploration_std if explore else None,
         blend_s=HARDWARE_BLEND_S if backend == "hardware" else 0.0,
     )
-    with stop_on_signals() as should_stop:
+    with stop_on_signals() as should_stop, emergency_stop(estop) as pressed:
         done = drive(
             loaded,
             backend,
@@ -68,6 +70,7 @@ def run(
             seed=seed,
             inference=inference,
             should_stop=should_stop,
+            estop=pressed,
             bus=bus,
             calibration=calibration,
             flight=(flight or default_folder()) if flight_s > 0.0 else None,

@@ -120,7 +120,10 @@ def make_ring(path: Path, layout: Layout) -> Ring:
     start = (HEAD.size + len(text) + 63) // 64 * 64
     with path.open("wb") as file:
         file.write(HEAD.pack(RING_MAGIC, len(text)) + text)
-        file.truncate(start + 64 + layout.periods * layout.dtype.itemsize)
+        file.flush()
+        # Memory that is there: a hole in a full /dev/shm would be a SIGBUS in the middle of a motion.
+        fill = getattr(os, "posix_fallocate", lambda fd, _, size: os.truncate(fd, size))  # not on macOS
+        fill(file.fileno(), 0, start + 64 + layout.periods * layout.dtype.itemsize)
     return open_ring(path)
 
 
@@ -234,9 +237,38 @@ def write(ring: Ring, folder: Path, reason: str, now: datetime | None = None) ->
     return path
 
 
+def _remove_oldest(folder: Path) -> None:
+    for old in sorted(folder.glob("flight-*.mcap"))[:1]:
+        old.unlink(missing_ok=True)
+
+
 def default_folder() -> Path:
     """Where recordings go: below XDG_STATE_HOME."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "flexor" / "flight"
+
+
+def _somewhere(folders: tuple[Path, ...], layout: Layout) -> tuple[Path, Ring]:
+    """A ring in the first folder that has room for it.
+
+    Raises:
+        FlightError: None has.
+    """
+    said = []
+    for folder in folders:
+        try:
+            handle, name = tempfile.mkstemp(prefix="flexor-flight-", suffix=".ring", dir=folder)
+        except OSError as error:
+            said.append(f"{folder}: {error.strerror}")
+            continue
+        os.close(handle)
+        try:
+            return Path(name), make_ring(Path(name), layout)
+        except OSError as error:
+            Path(name).unlink()
+            said.append(f"{folder}: {error.strerror}")
+    raise FlightError(
+        f"no room for the ring of the flight recorder ({'; '.join(said)}); do: --flight-s 0 to run without"
+    )
 
 
 class FlightRecorder:
@@ -249,7 +281,7 @@ class FlightRecorder:
         facts: More to say in the file: artifact, backend.
 
     Raises:
-        FlightError: The folder cannot be made.
+        FlightError: The folder cannot be made, or there is no room for the ring.
     """
 
     def __init__(
@@ -259,11 +291,8 @@ class FlightRecorder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FlightError(f"flight recordings cannot go to {folder}: {error.strerror}") from error
-        where = SHARED_MEMORY if SHARED_MEMORY.is_dir() else folder
-        handle, name = tempfile.mkstemp(prefix="flexor-flight-", suffix=".ring", dir=where)
-        os.close(handle)
-        self._path = Path(name)
-        ring = make_ring(self._path, Layout.of(interface, seconds, facts))
+        self._path, ring = _somewhere((SHARED_MEMORY, folder), Layout.of(interface, seconds, facts))
+        name = str(self._path)
         self._take(ring, interface)
         self._watcher = subprocess.Popen(
             python_module("robot.onboard.flight", name, str(folder.resolve())),
@@ -345,13 +374,24 @@ def watch(ring_path: Path, folder: Path, lines: Any, say: Any) -> None:
     """The watcher's life: a recording per line, and one more when the lines end without a goodbye."""
     ring = open_ring(ring_path)
     reason = ""
+
+    def record(reason: str) -> None:
+        try:
+            say(f"flight recording: {write(ring, folder, reason)}")
+        except OSError as error:
+            _remove_oldest(folder)
+            try:
+                say(f"flight recording: {write(ring, folder, reason)}")
+            except OSError:  # the next one may have room again
+                say(f"flight recording of {reason!r} is lost: {folder}: {error.strerror}")
+
     for line in lines:
         reason = line.decode(errors="replace").strip()
         if reason == GOODBYE:
             break
-        say(f"flight recording: {write(ring, folder, ''.join(c for c in reason if c.isalnum()) or 'asked')}")
+        record("".join(c for c in reason if c.isalnum()) or "asked")
     if reason != GOODBYE:
-        say(f"flight recording: {write(ring, folder, DIED)}")
+        record(DIED)
         ring_path.unlink(missing_ok=True)  # whose it was is gone
 
 

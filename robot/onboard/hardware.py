@@ -49,6 +49,9 @@ class HardwareRobot:
     def send(self, command: Command) -> None:
         self._backend.send(command)
 
+    def ready(self, timeout_s: float) -> bool:
+        return True  # the bus has timeouts of its own
+
     def receive(self) -> RobotState:
         self._elapse(1.0 / self.control_hz)
         return self._backend.receive()

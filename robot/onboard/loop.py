@@ -8,6 +8,7 @@ the robot's link. A period whose predecessor is not over yet is skipped and coun
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,13 +28,14 @@ from robot.onboard.realtime import Clock, MonotonicClock, realtime
 from robot.onboard.recorder import Recorder
 from robot.onboard.robots import Robot
 from robot.onboard.tick import Tick
-from robot.onboard.tick_record import TickError
+from robot.onboard.tick_record import SILENT, TickError
 from robot.safety import Fault, Mode
 from robot.state import Command
 
 WARM_UP_CALLS = 100
 NOTHING_CHANGED = (0,) * len(safety.STAGES)
 LATE_ANSWER = 0.25  # of a period: an answer that comes up to so late is used at once, a later one at the next deadline
+SILENCE_S = 1.0  # a robot behind a link that says nothing for so long is a fault
 DAMPING_PERIODS = 2  # after a fault the joints are damped for this long, then the loop ends
 
 
@@ -133,7 +135,7 @@ class ControlLoop:
         self._winding_ohm = winding_ohm(robot.model)
         self._tally = Tally()
         self._watch, self._fault_text, self._strange_in_a_row = safety.Watch(), "", 0
-        self._sent_ns, self._woken_ns, self._pressed = 0, 0, False
+        self._sent_ns, self._woken_ns, self._pressed, self._stopping = 0, 0, False, False
         self._state_in_hand = True  # not where the compiled period was interrupted: what it saw last is nobody's
         self._noise, self._drawn = np.zeros(contract.action_size), False
         self._start_episode()
@@ -185,6 +187,10 @@ class ControlLoop:
             self._fresh_ns = start_ns
             try:
                 self._periods(start_ns)
+            except BaseException:
+                with suppress(Exception):  # the first error is the one to tell
+                    self._robot.send(Command(target_rad=self._damping_target()))
+                raise
             finally:
                 self._cut_off()
             return self._tally.report(
@@ -210,16 +216,21 @@ class ControlLoop:
         end_ns = None if config.seconds is None else start_ns + round(config.seconds * 1e9)
         deadline_ns, now_ns, damped = start_ns, start_ns, 0
         while damped < DAMPING_PERIODS or self._rearm is not None:
-            if (end_ns is not None and now_ns >= end_ns) or tally.episodes == config.episodes or self._should_stop():
+            if (end_ns is not None and now_ns >= end_ns) or tally.episodes == config.episodes:
+                return
+            if self._stopping or self._should_stop():
                 return
             done = False
-            if self._tick is not None and self._in_order():
+            if self._tick is not None and self._in_order(self._tick):
                 deadline_ns, now_ns, done = self._compiled_periods(self._tick, deadline_ns, now_ns, end_ns)
+                if self._stopping:
+                    return
             if not done:
+                damping = self._watch.mode is Mode.DAMPING
                 decision = self._period(now_ns)
                 tally.periods += 1
                 damped += self._watch.mode is Mode.DAMPING
-                if self._watch.mode is Mode.DAMPING and self._rearm is not None and self._rearm():
+                if damping and self._rearm is not None and self._rearm() and not self._estop():
                     self._take_over()
                 if config.paced:
                     deadline_ns = self._wait(deadline_ns + self._period_ns)
@@ -232,10 +243,10 @@ class ControlLoop:
                 self._next_episode()
                 deadline_ns = now_ns = clock.now_ns()  # a reset takes as long as it takes; then a whole period at rest
 
-    def _in_order(self) -> bool:
+    def _in_order(self, tick: Tick) -> bool:
         """Whether the next period is the policy's, as far as anybody knows before it."""
         self._pressed = self._pressed or self._estop()
-        return not self._pressed and self._watch.fault is None and self._blended >= self._blend_periods
+        return not self._pressed and tick.in_step and self._watch.fault is None and self._blended >= self._blend_periods
 
     def _compiled_periods(
         self, tick: Tick, deadline_ns: int, ready_ns: int, end_ns: int | None
@@ -272,15 +283,41 @@ class ControlLoop:
                 self._watch = safety.advance(self._watch, fault=None)
                 self._memory, self._sent_rad = tick.unload(self._memory.goal)
                 self._state_in_hand = False
+        self._woken_ns = record.woken_ns
         if decided:
-            self._state, self._state_in_hand = tick.state(code), True
+            self._state = tick.state(code) or self._state
+            if code != SILENT:
+                self._state_in_hand = True
+            elif self._listen():
+                self._state, self._state_in_hand = self._robot.receive(), True
+            else:  # the state in hand is to be answered, by what its age says
+                now_ns = self._clock.now_ns()
+                return self._skip(deadline_ns, now_ns), now_ns, False
             if self._interface.contract.goal:
                 self._memory = replace(self._memory, goal=self._robot.feedback.goal)
         if code:
             self._account(before_s, stepped=True)
             self._record(tick.observation, tick.chosen, tick.log_prob, before_s)
             record.ready_ns = self._clock.now_ns()
+            if record.ready_ns > deadline_ns + LATE_ANSWER * self._period_ns:
+                deadline_ns = self._skip(deadline_ns, record.ready_ns)
+                record.ready_ns = self._clock.now_ns()
         return deadline_ns, record.ready_ns, done
+
+    def _listen(self) -> bool:
+        """Wait for a robot that is late by a period already, hearing stops meanwhile; False where it stays silent too long.
+
+        What is silent may be a simulator on a busy machine, so it gets a second; a fault is never waited out.
+        """
+        if self._watch.fault is not None:
+            return False
+        end_ns = self._clock.now_ns() + round(1e9 * max(SILENCE_S, safety.STALE_PERIODS * self._dt_s))
+        while not self._robot.ready(self._dt_s):
+            self._pressed = self._pressed or self._estop()
+            self._stopping = self._stopping or self._should_stop()
+            if self._pressed or self._stopping or self._clock.now_ns() > end_ns:
+                return False
+        return True
 
     def _compiled_decision(self, tick: Tick) -> bool:
         """One decision; a chunk that is full is handed on once the command is out."""
@@ -320,7 +357,7 @@ class ControlLoop:
         """Too late for this period, because we were woken too late or because the answer came too late: on to the next deadline."""
         skipped = (now_ns - deadline_ns) // self._period_ns + 1
         self._tally.missed += skipped
-        if self._woken_ns > deadline_ns + LATE_ANSWER * self._period_ns:
+        if self._woken_ns - deadline_ns > now_ns - self._woken_ns:  # who took longer
             self._tally.missed_by_system += skipped
         else:
             self._tally.missed_by_robot += skipped
@@ -339,7 +376,7 @@ class ControlLoop:
             target = decision.filtered.target_rad
             self._count(decision.filtered)
         elif self._watch.mode is Mode.DAMPING:
-            target, decision = safety.damping_target(self._state.q_rad, self._sent_rad, self._limits), None
+            target, decision = self._damping_target(), None
         else:
             target, decision = self._sent_rad, None
         self._robot.send(Command(target_rad=target))
@@ -351,6 +388,9 @@ class ControlLoop:
         if began:
             self._cut_off()  # now, while the state in hand is what followed the policy's last action
         return decision
+
+    def _damping_target(self) -> np.ndarray:
+        return safety.damping_target(self._state.q_rad, self._sent_rad, self._limits)
 
     def _decide(self, ready_ns: int) -> tuple[Decision | None, Fault | None]:
         """What the policy wants, or what is wrong."""
@@ -367,7 +407,11 @@ class ControlLoop:
         if fault := self._strange(observation):
             return None, fault
         before_ns = self._clock.now_ns()
-        mean, _ = self._inference.act(observation)
+        try:
+            mean, _ = self._inference.act(observation)
+        except Exception as error:  # whatever native code throws: the robot must not be left with its last target
+            self._fault_text = f"{type(error).__name__}: {error}"
+            return None, Fault.INFERENCE
         self._tally.inference.add(self._clock.now_ns() - before_ns)
         action, log_prob = sample(mean, self._std, self._noise)
         try:
@@ -432,6 +476,8 @@ class ControlLoop:
         When the robot measured, nobody says: what is new is taken to be as old as the command it answers, a period at most.
         """
         before = self._state
+        if self._config.paced and not self._robot.ready(self._dt_s) and not self._listen():
+            return  # nothing new to act on: the state's age will tell
         self._state = self._robot.receive()
         self._account(before.time_s, stepped=decision is not None)
         if decision is None:

@@ -128,6 +128,47 @@ def on_request(ask: Callable[[str], None]) -> Iterator[None]:
         signal.signal(signal.SIGUSR1, before)
 
 
+class EmergencyStop:
+    """The emergency stop of a process: pressed by SIGUSR2, or by a file. Once pressed it stays so.
+
+    Args:
+        path: Pressed as soon as this file is there and is not "0", so the `value` of a GPIO does, and `touch`; None for none. A file
+            that is there and cannot be read counts as pressed.
+    """
+
+    def __init__(self, path: os.PathLike[str] | None = None) -> None:
+        self._path, self.pressed = None if path is None else os.fspath(path), False
+
+    def press(self) -> None:
+        self.pressed = True
+
+    def __call__(self) -> bool:
+        """Whether it is pressed; asked once per period."""
+        if not self.pressed and self._path is not None:
+            try:
+                with open(self._path, "rb", buffering=0) as file:
+                    self.pressed = file.read(8).strip() != b"0"
+            except FileNotFoundError:
+                pass
+            except OSError:
+                self.pressed = True
+        return self.pressed
+
+
+@contextmanager
+def emergency_stop(path: os.PathLike[str] | None = None) -> Iterator[EmergencyStop]:
+    """An emergency stop that hears SIGUSR2 while the context lasts; outside the main thread only its file."""
+    stop = EmergencyStop(path)
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGUSR2"):
+        yield stop
+        return
+    before = signal.signal(signal.SIGUSR2, lambda _number, _frame: stop.press())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Turn SIGINT and SIGTERM into a flag, so that a loop ends between two periods. A second SIGINT interrupts at once.

@@ -29,6 +29,10 @@ class Robot(Protocol):
         """Hand a command over; `receive` must follow."""
         ...
 
+    def ready(self, timeout_s: float) -> bool:
+        """Whether an answer is there, or comes within a time [s]; True where `receive` itself waits for nothing."""
+        ...
+
     def receive(self) -> RobotState:
         """The state at the end of the period; called then, and waits for nothing but an answer that is late."""
         ...
@@ -61,6 +65,9 @@ class Direct:
     def send(self, command: Command) -> None:
         checked_target(command, self.model.joint_names)
         self._command = command
+
+    def ready(self, timeout_s: float) -> bool:
+        return True
 
     def receive(self) -> RobotState:
         if self._command is None:

@@ -89,6 +89,7 @@ def drive(
     seed: int = 0,
     inference: str = "auto",
     should_stop: Callable[[], bool] = never,
+    estop: Callable[[], bool] = never,
     bus: str = "sim",
     calibration: Path | None = None,
     flight: Path | None = None,
@@ -104,6 +105,7 @@ def drive(
         seed: Of the episodes and the noise.
         inference: A key of `robot.onboard.inference.BACKENDS`, or "auto".
         should_stop: Asked once per period.
+        estop: Asked once per period; wins over everything.
         bus: Of the hardware backend: "sim", or a serial port.
         calibration: Of the hardware backend.
         flight: Where flight recordings go; None for none. SIGUSR1 asks for one.
@@ -136,6 +138,7 @@ def drive(
             config=config,
             strangeness=strangeness(artifact),
             should_stop=should_stop,
+            estop=estop,
             limiter=make_filter(safety.Limits.of(model, artifact.contract.dt_s)),
             flight=recorder,
         )

@@ -24,7 +24,7 @@ struct tick {
     int64_t changed[5], totals[5];
     double reward_sum, copper_j, strangeness_max, before_s, time_s, late_age_s, stale_age_s, dt_s;
     /* the link */
-    int64_t fd, timeout_ms, frame_room, frame_size, head_size, flags_at, time_at, reward_at, rewards, out_size, out_at;
+    int64_t fd, timeout_ms, patience_ms, frame_room, frame_size, head_size, flags_at, time_at, reward_at, rewards, out_size, out_at;
     uint8_t *frame, *out;
     const uint8_t *head;
     /* observation: values is the state's numbers, then tips, gravity, phases, previous action */
@@ -87,7 +87,8 @@ static void sleep_until(int64_t deadline_ns) {
 static void note(struct tick *t, int which, int64_t ns) { t->ring[which][t->ring_count[which]++ % t->ring_room] = ns; }
 
 /* Exactly size bytes. */
-static int take(const struct tick *t, uint8_t *to, int64_t size) {
+static int take(const struct tick *t, uint8_t *to, int64_t size, int64_t timeout_ms) {
+    const uint8_t *start = to;
     while (size > 0) {
         const ssize_t got = recv(t->fd, to, size, MSG_DONTWAIT);
         if (got > 0) {
@@ -97,7 +98,7 @@ static int take(const struct tick *t, uint8_t *to, int64_t size) {
             return CLOSED;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             struct pollfd p = {(int)t->fd, POLLIN, 0};
-            if (poll(&p, 1, (int)t->timeout_ms) == 0) return SILENT;
+            if (poll(&p, 1, (int)timeout_ms) == 0) return to == start ? SILENT : CLOSED; /* amid a message: it is broken */
         } else if (errno != EINTR) {
             return CLOSED;
         }
@@ -153,7 +154,7 @@ void tick_account(struct tick *t, double time_s, int64_t success) {
     if (now > t->deadline_ns + t->late_ns) { /* too late for this period: woken too late, or the answer came too late */
         const int64_t skipped = (now - t->deadline_ns) / t->period_ns + 1;
         t->missed += skipped;
-        *(t->woken_ns > t->deadline_ns + t->late_ns ? &t->missed_by_system : &t->missed_by_robot) += skipped;
+        *(t->woken_ns - t->deadline_ns > now - t->woken_ns ? &t->missed_by_system : &t->missed_by_robot) += skipped; /* who took longer */
         t->deadline_ns += skipped * t->period_ns;
         sleep_until(t->deadline_ns);
         now = now_ns(CLOCK_MONOTONIC);
@@ -165,11 +166,11 @@ void tick_account(struct tick *t, double time_s, int64_t success) {
 int64_t tick_read(struct tick *t) {
     tick_wait(t);
     uint32_t size;
-    int code = take(t, (uint8_t *)&size, sizeof size);
+    int code = take(t, (uint8_t *)&size, sizeof size, t->patience_ms);
     if (code) return code;
     t->frame_size = size;
     if (size == 0 || (int64_t)size > t->frame_room) return OTHER; /* nothing more was read: the link refuses the length */
-    if ((code = take(t, t->frame, size))) return code;
+    if (take(t, t->frame, size, t->timeout_ms)) return CLOSED;
     const uint8_t flags = t->frame[t->flags_at];
     /* all that comes before the numbers is as it was, but for flags and time */
     if ((int64_t)size < t->head_size + 8 * t->numbers || (flags & ~SUCCESS)) return OVER;
@@ -277,7 +278,7 @@ static void fly(struct tick *t, const double *target) {
     memcpy(row + at[13], t->chosen, 4 * t->actions);
     memcpy(row + at[14], t->asked, 8 * t->joints);
     memcpy(row + at[15], target, 8 * t->joints);
-    ++*t->flight_count;
+    __atomic_store_n(t->flight_count, *t->flight_count + 1, __ATOMIC_RELEASE); /* the watcher reads rows below the count */
 }
 
 /* The target in the filter's last row is on its way. */
@@ -342,7 +343,10 @@ int64_t tick_decide(struct tick *t) {
             done += put;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             struct pollfd p = {(int)t->fd, POLLOUT, 0};
-            if (poll(&p, 1, (int)t->timeout_ms) == 0) return SILENT;
+            if (poll(&p, 1, (int)t->patience_ms) == 0) { /* it has not even read what was sent before */
+                if (done) shutdown(t->fd, SHUT_RDWR); /* half a message: the link is at its end */
+                return SILENT;
+            }
         } else if (errno != EINTR) {
             return CLOSED;
         }

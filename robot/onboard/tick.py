@@ -24,7 +24,7 @@ from robot.onboard.recorder import Recorder
 from robot.onboard.robots import Robot
 from robot.onboard.tick_io import Line, OverLink, ThroughPython
 from robot.onboard.tick_record import DONE, Keeper, Record, TickError, load_library
-from robot.state import RobotState
+from robot.state import RobotState, wrong_sizes
 
 RINGS = ("latency", "inference", "lateness")
 # Where each observation term's numbers are, and what is taken from them: names of RobotState, or of what is computed.
@@ -95,7 +95,7 @@ class Tick:
             if isinstance(robot, LinkBackend)
             else ThroughPython(robot, state, limiter.target, library)
         )
-        self._own = Keeper()
+        self._own, self._first = Keeper(), state
         self.record = t = Record()
         contract = interface.contract
         t.period_ns, t.dt_s = round(1e9 / contract.control_hz), contract.dt_s
@@ -122,6 +122,8 @@ class Tick:
 
     def _place_numbers(self) -> None:
         """Where each array of a state is in the row of its numbers."""
+        if wrong := wrong_sizes(self._first, self._interface.model):
+            raise TickError(wrong)
         t, sizes, names = self.record, self._line.sizes, (*ARRAYS, "goal", "reward")
         starts = np.cumsum((0, *sizes)).tolist()
         at, size = dict(zip(names, starts)), dict(zip(names, sizes))
@@ -277,7 +279,8 @@ class Tick:
         """Decide and command; False where nothing was sent. Once it was sent, `observation`, `chosen` and `log_prob` say what."""
         if self._line.decide() != DONE:
             return False
-        self.record.log_prob = self.log_prob if self._recorder is not None else np.nan
+        if self._recorder is not None:
+            self.record.log_prob = self.log_prob
         return True
 
     @property
@@ -299,11 +302,16 @@ class Tick:
         """Whether anything was sent since `load`."""
         return self.record.periods > 0
 
-    def state(self, code: int) -> RobotState:
-        """The state that `read` took in when it said DONE, or that there is something in it that only Python knows.
+    @property
+    def in_step(self) -> bool:
+        """Whether the robot has answered everything that was asked; else only the loop in Python can go on."""
+        return self._line.in_step
+
+    def state(self, code: int) -> RobotState | None:
+        """The state that `read` took in last; after SILENT the one before, None where there was none since `load`.
 
         Raises:
-            FlexorError: There is none: the other end is gone, silent, or announced an absurd length.
+            FlexorError: There is none: the other end is gone, or announced an absurd length.
         """
         return self._line.state(code)
 

@@ -26,12 +26,22 @@ NO_LINK = -1  # what tick.c takes for a robot that Python talks to
 OUT_OF_ORDER = 4  # an answer that the loop in Python must see: OVER in tick.c
 
 
+def patience_ms(record: Record) -> int:
+    """How long an answer is waited for before the loop in Python is asked what to do: a period."""
+    return max(1, round(1e-6 * record.period_ns))
+
+
 class Line(Protocol):
     """A robot as the compiled period sees it."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """How many numbers each array of a state has, goal and reward terms after them."""
+        ...
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the robot has answered everything that was asked."""
         ...
 
     def numbers(self, state: RobotState) -> np.ndarray:
@@ -50,11 +60,11 @@ class Line(Protocol):
         """Wait for the record's deadline, take in the answer, account for it; DONE, or what else there is."""
         ...
 
-    def state(self, code: int) -> RobotState:
-        """The state that `read` took in when it said DONE, or that there is something in it that only Python knows.
+    def state(self, code: int) -> RobotState | None:
+        """The state that `read` took in last; after SILENT the one before, None where there was none since `numbers`.
 
         Raises:
-            FlexorError: There is none.
+            FlexorError: There is none: the other end is gone, or announced an absurd length.
         """
         ...
 
@@ -66,7 +76,12 @@ class OverLink:
         self._robot, self._library = robot, library
         self.sizes = robot.sizes
 
+    @property
+    def in_step(self) -> bool:
+        return self._robot.in_step
+
     def numbers(self, state: RobotState) -> np.ndarray:
+        self._heard = False
         return self._robot.numbers
 
     def attach(self, record: Record, own: Keeper, values: np.ndarray) -> None:
@@ -78,6 +93,7 @@ class OverLink:
         t.head, t.head_size = own(np.frombuffer(head, dtype=np.uint8)), len(head)
         t.flags_at, t.time_at = 1, STATE_HEAD.size - 8
         t.fd, t.timeout_ms = robot.fileno(), round(1e3 * robot.timeout_s)
+        t.patience_ms = patience_ms(t)
         step = frame(Step(target_rad=raw(np.zeros(t.joints))))
         t.out, t.out_size = own(np.frombuffer(step, dtype=np.uint8).copy()), len(step)
         t.out_at = len(step) - 8 * t.joints
@@ -86,16 +102,20 @@ class OverLink:
         return self._library.tick_decide(self._at)
 
     def read(self) -> int:
-        return self._library.tick_read(self._at)
+        code = self._library.tick_read(self._at)
+        if code == SILENT:
+            self._robot.sent_elsewhere()
+        self._heard = self._heard or code == DONE
+        return code
 
-    def state(self, code: int) -> RobotState:
+    def state(self, code: int) -> RobotState | None:
         size = self._record.frame_size
         if code == CLOSED:
             raise LinkClosedError("the other end of the link is gone")
-        if code == SILENT:
-            raise LinkError(f"the other end of the link did not answer within {self._robot.timeout_s} s")
         if code == OTHER:
             raise LinkError(f"a message must have 1..{MAX_MESSAGE_BYTES} bytes, got a length of {size}")
+        if code == SILENT and not self._heard:
+            return None
         return self._robot.take(self._frame[:size].tobytes())
 
 
@@ -117,12 +137,17 @@ class ThroughPython:
         feedback = self._robot.feedback
         return [*(getattr(state, name) for name in ARRAYS), feedback.goal, feedback.reward_terms]
 
+    @property
+    def in_step(self) -> bool:
+        return True
+
     def numbers(self, state: RobotState) -> np.ndarray:
         return np.concatenate(self._arrays(state))
 
     def attach(self, record: Record, own: Keeper, values: np.ndarray) -> None:
         self._at, self._values = ctypes.addressof(record), values
         record.fd = NO_LINK
+        self._patience_ms = patience_ms(record)
 
     def decide(self) -> int:
         code = self._library.tick_decide(self._at)
@@ -133,6 +158,8 @@ class ThroughPython:
 
     def read(self) -> int:
         self._library.tick_wait(self._at)
+        if not self._robot.ready(1e-3 * self._patience_ms):
+            return SILENT
         try:
             self._state = self._robot.receive()
         except FlexorError as error:  # what was done so far is to be counted first
@@ -145,7 +172,7 @@ class ThroughPython:
         self._library.tick_account(self._at, self._state.time_s, feedback.success)
         return DONE
 
-    def state(self, code: int) -> RobotState:
+    def state(self, code: int) -> RobotState | None:
         if self._error is not None:
             raise self._error
         return self._state

@@ -32,7 +32,8 @@ class Record(ctypes.Structure):
         ("totals", _i * 5),
         *_fields(_d, "reward_sum copper_j strangeness_max before_s time_s late_age_s stale_age_s dt_s"),
         *_fields(
-            _i, "fd timeout_ms frame_room frame_size head_size flags_at time_at reward_at rewards out_size out_at"
+            _i,
+            "fd timeout_ms patience_ms frame_room frame_size head_size flags_at time_at reward_at rewards out_size out_at",
         ),
         *_fields(_p, "frame out head"),
         *_fields(_i, "numbers joints tips depth elements histories phases started"),
