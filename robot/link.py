@@ -293,12 +293,13 @@ def serve(side: RobotSide, path: Path | str, *, parent_pid: int | None = None) -
     path = Path(path)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-            old_mask = os.umask(0o177)
+            free = not path.exists()  # what is there already is another's, and bind refuses it
             try:
-                listener.bind(str(path))
-            finally:
-                os.umask(old_mask)
-            try:
+                old_mask = os.umask(0o177)
+                try:
+                    listener.bind(str(path))
+                finally:
+                    os.umask(old_mask)
                 listener.listen(1)
                 while not select.select([listener], [], [], 0.5)[0]:
                     if parent_pid is not None and os.getppid() != parent_pid:
@@ -307,7 +308,8 @@ def serve(side: RobotSide, path: Path | str, *, parent_pid: int | None = None) -
                 with sock:
                     converse(side, sock)
             finally:
-                path.unlink(missing_ok=True)
+                if free:
+                    path.unlink(missing_ok=True)
     finally:
         side.close()
 

@@ -230,7 +230,7 @@ def test_where_there_is_no_room_for_a_ring_the_next_folder_has_it_or_it_is_said(
     monkeypatch.setattr(os, "posix_fallocate", fallocate)
     path, ring = flight._somewhere((full, tmp_path), layout)
     assert path.parent == tmp_path and int(ring.count[0]) == 0
-    with pytest.raises(flight.FlightError, match="no room .* No space left"):
+    with pytest.raises(flight.FlightError, match=r"no room .* No space left"):
         flight._somewhere((full,), layout)
     assert list(full.iterdir()) == []
 
