@@ -37,10 +37,21 @@ def serve(port, size, ready):
     server.wait()
 
 
+def cpu_s():
+    """Processor time of this process and of the server, its only child."""
+    (server,) = multiprocessing.active_children()
+    total = 0
+    for pid in (os.getpid(), server.pid):
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 def insert(client, seconds, size):
     """Items of one payload each through a writer, as fast as one client can."""
     data = np.frombuffer(np.random.default_rng(0).bytes(size), np.uint8)
-    done = 0
+    done, cpu = 0, 0.0
     with client.trajectory_writer(num_keep_alive_refs=1) as writer:
         warm, started = time.monotonic() + 1.0, None
         while True:
@@ -51,12 +62,16 @@ def insert(client, seconds, size):
             writer.flush(block_until_num_items=64)
             now = time.monotonic()
             if started is None and now > warm:
-                started, done = now, 0
+                started, done, cpu = now, 0, cpu_s()
             if started is not None and now > started + seconds:
                 break
         writer.flush()
-        wall = time.monotonic() - started
-    return {"records_per_s": done / wall, "mb_per_s": done * size / wall / 1e6}
+        wall, cpu = time.monotonic() - started, cpu_s() - cpu
+    return {
+        "records_per_s": done / wall,
+        "mb_per_s": done * size / wall / 1e6,
+        "cpu_s_per_gb": cpu / (done * size) * 1e9,
+    }
 
 
 def filled(client, items=20_000):

@@ -82,14 +82,14 @@ class LoadRobot:
         if now_s - self._heard_s > 3.0:  # the hub was killed: it is there again, or will be
             self.joined, self._heard_s = False, now_s
         if not self.joined:
-            if now_s - self._hello_s > HEARTBEAT_S and _send(
+            if now_s - self._hello_s > HEARTBEAT_S and try_send(
                 self.control, encode(Hello(robot=self.name, epoch=self._epoch))
             ):
                 self._hello_s = now_s
             return
         if now_s >= self._beat_s:
             self._beat_s = now_s + HEARTBEAT_S
-            _send(self.control, encode(Heartbeat(state="running", generation=self._generation)))
+            try_send(self.control, encode(Heartbeat(state="running", generation=self._generation)))
         size = len(self._payload)
         batch = max(1, min(BATCH_RECORDS, BATCH_BYTES // size)) if self._batches and not self._every_s else 1
         while records and now_s >= self._due_s and (self._seq - self._cursor + batch) * size <= max(self._credit, size):
@@ -99,7 +99,7 @@ class LoadRobot:
             else:
                 puts = Puts(sizes=(size,) * batch, crcs=(self._crc,) * batch, items=(1,) * batch, times_ns=(0,) * batch)
                 frames = encode(puts, payload=self._payload * batch, crc=0, **place)
-            if not _send(self.bulk, frames):
+            if not try_send(self.bulk, frames):
                 return
             self._seq += batch
             self._totals.sent += batch
@@ -195,7 +195,8 @@ class Crowd:
         self._context.destroy(0)
 
 
-def _send(socket: zmq.Socket, frames: list[bytes]) -> bool:
+def try_send(socket: zmq.Socket, frames: list[bytes]) -> bool:
+    """Send, unless the socket's queue is full."""
     try:
         socket.send_multipart(frames, zmq.NOBLOCK)
     except zmq.Again:

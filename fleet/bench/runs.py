@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from fleet.bench.load import Crowd, UnsyncedDisk
+from fleet.bench.load import Crowd, UnsyncedDisk, try_send
 from fleet.disk import Disk
 from fleet.keys import load_pair, load_public, make_keys
 from fleet.processes import environment
@@ -42,6 +42,12 @@ def free_ports(count: int = 4) -> int:
             return port
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time a process has used, all its threads [s]."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class HubProcess:
     """A real hub, as `flexor fleet hub` starts it."""
 
@@ -61,8 +67,7 @@ class HubProcess:
             raise RuntimeError(f"the hub did not start: {line}")
 
     def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.process.pid)
 
     def memory_mb(self) -> float:
         return _high_water_mb(self.process.pid)
@@ -104,16 +109,18 @@ def ingest(seconds: float, size: int, robots: int = 8) -> dict[str, float]:
         crowd = Crowd(hub.keys, names, hub.port, np.random.default_rng(0).bytes(size))
         crowd.run(time.monotonic() + 20.0, done=lambda: crowd.totals.acked > 0)
         crowd.run(time.monotonic() + WARM_S)
-        acked, cpu, started = crowd.totals.acked, hub.cpu_s(), time.monotonic()
+        acked, cpu, own, started = crowd.totals.acked, hub.cpu_s(), cpu_s(os.getpid()), time.monotonic()
         crowd.run(started + seconds)
         wall, rate = time.monotonic() - started, crowd.totals.acked - acked
+        cpu, own = hub.cpu_s() - cpu, cpu_s(os.getpid()) - own
         waits = crowd.totals.waits_s or [0.0]
         result = {
             "records_per_s": rate / wall,
             "mb_per_s": rate * size / wall / 1e6,
             "ack_p50_ms": 1e3 * median(waits),
             "ack_p99_ms": 1e3 * float(np.quantile(waits, 0.99)),
-            "hub_cores": (hub.cpu_s() - cpu) / wall,
+            "hub_cores": cpu / wall,
+            "cpu_s_per_gb": (cpu + own) / max(1, rate * size) * 1e9,
             "hub_memory_mb": hub.memory_mb(),
             "nacked": float(crowd.totals.nacked),
         }
@@ -121,12 +128,12 @@ def ingest(seconds: float, size: int, robots: int = 8) -> dict[str, float]:
         return result
 
 
-def curve(seconds: float, size: int = 64 << 10) -> dict[str, float]:
-    """Raw CURVE: a DEALER in another process sends to a ROUTER here that throws away."""
+def curve(seconds: float, size: int = 64 << 10, robots: int = 8) -> dict[str, float]:
+    """Raw CURVE in the same places as `ingest`: one process with as many DEALERs as robots, one with a ROUTER, which throws away."""
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder)
         make_keys(keys, ["r0"], disk=UnsyncedDisk())
-        context = zmq.Context()
+        context = zmq.Context(io_threads=2)
         router = context.socket(zmq.ROUTER)
         pair = load_pair(keys / "hub.key_secret")
         router.setsockopt(zmq.CURVE_SERVER, 1)
@@ -134,7 +141,8 @@ def curve(seconds: float, size: int = 64 << 10) -> dict[str, float]:
         router.setsockopt(zmq.RCVHWM, 64)
         port = router.bind_to_random_port("tcp://127.0.0.1")
         sender = subprocess.Popen(
-            [sys.executable, "-m", "fleet.bench.runs", "curve_sender", str(port), folder, str(size)], cwd=ROOT
+            [sys.executable, "-m", "fleet.bench.runs", "curve_sender", str(port), folder, str(size), str(robots)],
+            cwd=ROOT,
         )
         try:
             got = 0
@@ -142,38 +150,48 @@ def curve(seconds: float, size: int = 64 << 10) -> dict[str, float]:
             warm = time.monotonic() + WARM_S
             while time.monotonic() < warm:
                 router.recv_multipart(copy=False)
-            started = time.monotonic()
+            cpu, started = cpu_s(os.getpid()) + cpu_s(sender.pid), time.monotonic()
             while (now_s := time.monotonic()) < started + seconds:
                 for _ in range(16):
                     router.recv_multipart(copy=False)
                     got += 1
             wall = now_s - started
+            cpu = cpu_s(os.getpid()) + cpu_s(sender.pid) - cpu
         finally:
             sender.kill()
             sender.wait()
             context.destroy(0)
-        return {"records_per_s": got / wall, "mb_per_s": got * size / wall / 1e6}
+        return {
+            "records_per_s": got / wall,
+            "mb_per_s": got * size / wall / 1e6,
+            "cpu_s_per_gb": cpu / max(1, got * size) * 1e9,
+        }
 
 
-def curve_sender(port: str, keys: str, size: str) -> None:
-    context = zmq.Context()
-    dealer = context.socket(zmq.DEALER)
+def curve_sender(port: str, keys: str, size: str, robots: str) -> None:
+    context, poller = zmq.Context(), zmq.Poller()
     pair = load_pair(Path(keys) / "robots/r0.key_secret")
-    dealer.setsockopt(zmq.CURVE_SERVERKEY, load_public(Path(keys) / "hub.key"))
-    dealer.setsockopt(zmq.CURVE_PUBLICKEY, pair.public)
-    dealer.setsockopt(zmq.CURVE_SECRETKEY, pair.secret)
-    dealer.setsockopt(zmq.SNDHWM, 64)
-    dealer.connect(f"tcp://127.0.0.1:{port}")
+    for _ in range(int(robots)):
+        dealer = context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.CURVE_SERVERKEY, load_public(Path(keys) / "hub.key"))
+        dealer.setsockopt(zmq.CURVE_PUBLICKEY, pair.public)
+        dealer.setsockopt(zmq.CURVE_SECRETKEY, pair.secret)
+        dealer.setsockopt(zmq.SNDHWM, 64)
+        dealer.connect(f"tcp://127.0.0.1:{port}")
+        poller.register(dealer, zmq.POLLOUT)
     frames = [b"e" * 48, b"", os.urandom(int(size))]
     while True:
-        dealer.send_multipart(frames)
+        for dealer, _ in poller.poll():
+            for _ in range(16):
+                if not try_send(dealer, frames):
+                    break
 
 
 def disk(seconds: float) -> dict[str, float]:
-    """The disk alone: groups of 4 MiB, each synced before the next."""
+    """The disk alone: groups of 4 MiB, written as the hub writes them, each synced before the next."""
     with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
         data, written, number, syncs = [os.urandom(GROUP_BYTES)], 0, 0, []
-        file = Disk().open_append(Path(folder) / "0")
+        file = Disk().open_append(Path(folder) / "0", cached=False)
         started = time.monotonic()
         while (now_s := time.monotonic()) < started + seconds:
             began = time.monotonic()
@@ -185,7 +203,7 @@ def disk(seconds: float) -> dict[str, float]:
                 file.close()
                 (Path(folder) / str(number)).unlink()
                 number += 1
-                file = Disk().open_append(Path(folder) / str(number))
+                file = Disk().open_append(Path(folder) / str(number), cached=False)
         file.close()
         return {"mb_per_s": written / (now_s - started) / 1e6, "sync_p99_ms": 1e3 * float(np.quantile(syncs, 0.99))}
 
