@@ -9,6 +9,7 @@ robot that got a new key does not bring back who holds the old one), and cut by 
 
 import logging
 import math
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,6 @@ from pathlib import Path
 
 import zmq
 from zmq.utils import z85
-from zmq.utils.monitor import recv_monitor_message
 
 from fleet.enrol import ENROL, Kept, key_hash, load_tokens, opens
 from fleet.errors import KeyFileError, SelfTestError
@@ -250,7 +250,7 @@ def admitted(context: zmq.Context, endpoint: str, pair: CurvePair | None, server
         while (left_s := until_s - time.monotonic()) > 0:
             if not monitor.poll(int(left_s * 1000)):
                 return None
-            event = recv_monitor_message(monitor)["event"]
+            event = monitored(monitor)
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 return True
             if event in (
@@ -265,6 +265,12 @@ def admitted(context: zmq.Context, endpoint: str, pair: CurvePair | None, server
         socket.disable_monitor()
         monitor.close(0)
         socket.close(0)
+
+
+def monitored(monitor: zmq.Socket) -> int:
+    """The next event a socket's monitor tells of, one of `zmq.EVENT_...`. As `zmq.utils.monitor` does it, which loads asyncio to do so."""
+    event, _address = monitor.recv_multipart()
+    return struct.unpack_from("=H", event)[0]
 
 
 def self_test(context: zmq.Context, allow: AllowList, endpoint: str, server: zmq.Socket, server_public: bytes) -> None:

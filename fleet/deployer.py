@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fleet import slots as slot_file
 from fleet.assignment import ArtifactRef, Assignment, accept
-from fleet.catalogue import download
 from fleet.disk import Disk
+from fleet.download import download
 from fleet.errors import AssignmentError, HubAwayError, StaleCatalogueError
 from fleet.lease import Authority
 from fleet.shadow import Shadow

@@ -118,8 +118,7 @@ def dial(
     tune(socket)
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.CONNECT_TIMEOUT, 3000)
-    socket.setsockopt(zmq.RECONNECT_IVL, 250)
-    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 4000)
+    socket.setsockopt(zmq.RECONNECT_IVL, 200)  # to 400, by chance; the uplink dials anew after a second or two
     if routing_id:
         socket.setsockopt(zmq.ROUTING_ID, routing_id)
     secure_client(socket, pair, hub_public)

@@ -16,8 +16,8 @@ from random import Random
 
 import msgspec
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
+from fleet.auth import monitored
 from fleet.disk import Disk
 from fleet.errors import HubAwayError, KeyFileError, RecordTooLargeError, StoreSuspectError, WireError
 from fleet.keys import CurvePair, load_hub_public, load_public, load_robot_pair, public_file
@@ -252,12 +252,12 @@ class Uplink(threading.Thread):
         control, _, monitor, bulk_monitor = self._sockets
         if socket is bulk_monitor:
             while bulk_monitor.poll(0):
-                recv_monitor_message(bulk_monitor)
+                monitored(bulk_monitor)
             self._session.broken(time.monotonic())
             return
         if socket is monitor:
             while monitor.poll(0):
-                event = recv_monitor_message(monitor)["event"]
+                event = monitored(monitor)
                 if event == zmq.EVENT_DISCONNECTED and self._broken_s is None:
                     self._broken_s = time.monotonic()
                 if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
@@ -345,7 +345,7 @@ class Uplink(threading.Thread):
 
 
 class Files:
-    """Asks the hub for pieces of catalogue files, on a connection of its own; for `fleet.catalogue.download`. Blocking."""
+    """Asks the hub for pieces of catalogue files, on a connection of its own; for `fleet.download`. Blocking."""
 
     def __init__(self, line: Line, *, timeout_s: float = 5.0, tries: int = 3) -> None:
         self._line, self._timeout_s, self._tries = line, timeout_s, tries

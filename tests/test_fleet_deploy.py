@@ -16,9 +16,10 @@ from test_onboard_admission import set_weight, weight
 
 from fleet import slots as slot_file
 from fleet.assignment import ArtifactRef, Assignment, accept, sign
-from fleet.catalogue import Catalogue, download, make_root
+from fleet.catalogue import Catalogue, make_root
 from fleet.deployer import Deployer, admit_folder
 from fleet.director import Director
+from fleet.download import download
 from fleet.errors import (
     BannedPolicyError,
     CatalogueError,
@@ -297,6 +298,7 @@ def test_F19_a_policy_with_external_data_or_nan_is_signed_twice_and_still_not_ru
 
 def test_F18_an_oversized_policy_or_piece_is_refused_before_it_is_kept(shop, monkeypatch):
     monkeypatch.setattr("fleet.catalogue.MAX_FILE_BYTES", 5000)
+    monkeypatch.setattr("fleet.download.MAX_FILE_BYTES", 5000)
     with pytest.raises(CatalogueError, match=r"golden.npz has 6000 bytes; at most 5000"):
         download(shop.ref, shop.path / "robot", shop.trust, shop.ask)
     with pytest.raises(CatalogueError, match="at most 5000"):
