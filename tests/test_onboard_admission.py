@@ -384,7 +384,7 @@ def test_a_judge_that_takes_too_long_is_ended():
 
 def test_every_refusal_is_an_admission_error_with_its_own_name():
     kinds = [kind for kind in vars(why).values() if isinstance(kind, type) and issubclass(kind, why.AdmissionError)]
-    assert len(kinds) == 25
+    assert len(kinds) == 26
     assert all(why.by_name(kind.__name__) is kind for kind in kinds if kind is not why.AdmissionError)
     assert why.by_name("SomethingElse") is why.JudgeError
 
@@ -581,3 +581,17 @@ def test_an_archive_that_announces_more_than_it_holds_is_refused():
     set_prop(proto, artifacts.CONTRACT_KEY, "[" * 100_000)
     with pytest.raises(why.BadContractError):
         from_bytes(proto.SerializeToString())
+
+
+def test_a_graph_without_the_normaliser_its_metadata_names_is_refused_though_its_golden_vectors_agree():
+    proto = model(normalise=False)
+    with pytest.raises(why.MissingNormaliserError, match="applies that mean"):
+        examine(artifact(proto))
+    proto = model()
+    for node in proto.graph.node:
+        if node.name == "limited":
+            node.input[0] = "centred"
+        elif node.name == "scaled":
+            node.op_type = "Add"
+    with pytest.raises(why.MissingNormaliserError, match="applies that standard deviation"):
+        examine(artifact(proto, arrays={}))

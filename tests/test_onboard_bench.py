@@ -1,5 +1,7 @@
 """The benchmark's own parts: networks nobody trained, seeded faults, fuzzed actions, and a table that can say no."""
 
+import dataclasses
+
 import msgspec
 import numpy as np
 import onnx
@@ -10,7 +12,7 @@ from robot.onboard import bench, bench_report
 from robot.onboard.admission import admit
 from robot.onboard.bench import BenchError, Cost
 from robot.onboard.bench_checks import filter_limits, fuzz, fuzzed, parity, periods_to_damping, violations
-from robot.onboard.bench_faults import seeded_faults
+from robot.onboard.bench_faults import EXPECTED, seeded_faults
 from robot.onboard.bench_nets import NETS, ROBOT, bench_net
 from robot.onboard.filter import make_filter
 from robot.onboard.onnxfile import read
@@ -41,26 +43,10 @@ def test_a_written_file_reads_back_as_it_was():
         np.testing.assert_array_equal(again.constants[name], value)
 
 
-EXPECTED = {
-    "swapped joints": "JointOrderError",
-    "swapped joints in the graph": "JointTargetsError",
-    "wrong scale": "JointTargetsError",
-    "missing normaliser": "GoldenMismatchError",
-    "stale contract": "StaleContractError",
-    "other quaternion order": "BadContractError",
-    "zero gains": "ZeroGainsError",
-    "truncated file": "TruncatedFileError",
-    "external data": "ExternalDataError",
-    "unknown operator": "ForbiddenOperatorError",
-    "other opset": "OpsetError",
-    "wrong dtype": "DtypeError",
-}
-
-
 def test_every_seeded_fault_is_refused_by_its_own_name_and_the_good_file_is_not():
     faults = seeded_faults()
-    assert faults.pop("no fault")() is None
-    assert {name: type(ask()).__name__ for name, ask in faults.items()} == EXPECTED
+    assert len(EXPECTED) == 13 and EXPECTED["no fault"] == ""
+    assert {name: type(error).__name__ if (error := ask()) else "" for name, ask in faults.items()} == EXPECTED
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -93,6 +79,7 @@ def test_a_benchmark_says_what_is_not_met():
     costs = {
         "loop": cost,
         "c": msgspec.structs.replace(cost, mode="c"),
+        "sleep": msgspec.structs.replace(cost, mode="sleep", cpu_share=0.002),
         "default": msgspec.structs.replace(cost, mode="default", cpu_share=0.46),
         "tuned": msgspec.structs.replace(cost, mode="tuned", p50_us=29.0),
     }
@@ -101,10 +88,11 @@ def test_a_benchmark_says_what_is_not_met():
         repeats=1,
         costs={"mlp": costs},
         tails={("mlp", 50.0): cost},
+        sleepers={("mlp", 50.0): msgspec.structs.replace(cost, mode="sleep")},
         parity={"mlp": {"c": 1e-6}},
         filter_us={"here_changed_p50_us": 5.0, "numpy_changed_p50_us": 50.0},
         fuzz={"actions": 10, "refused": 1, "violations": 0},
-        faults={"wrong scale": "JointTargetsError", "no fault": ""},
+        faults=dict(EXPECTED),
         damping={"stale": 1},
     )
     met = {figure: met for figure, _, _, met in bench_report.rows(good)}
@@ -112,8 +100,17 @@ def test_a_benchmark_says_what_is_not_met():
     assert met["mlp: CPU against InferenceSession(path)"] is True  # 51 times
     assert met["mlp: p50 against tuned session.run"] is False  # 2.9 times
     assert met["filter, 29 joints: numpy changed"] is None and met["seeded faults refused"]
+    other = dataclasses.replace(
+        good, faults={**EXPECTED, "wrong scale": "JudgeError"}
+    )  # refused, but for another reason
+    assert {figure: met for figure, _, _, met in bench_report.rows(other)}["seeded faults refused"] is False
     assert "NOT met" in bench_report.text(good)
     assert bench_report.figures(good)["mlp"]["loop"]["cpu_share"] == 0.009
+
+
+def test_a_bare_sleeper_says_what_the_machine_does():
+    cost = bench.in_process("mlp", "sleep", 200.0, 0.3)
+    assert cost.deadlines == 60 and cost.max_us >= cost.p999_us >= cost.p50_us > 0.0 and 0.0 < cost.cpu_share < 0.5
 
 
 def test_the_whole_loop_is_measured_in_a_process_of_its_own():

@@ -147,7 +147,7 @@ def recurrent(hidden: int = 24, seed: int = 0) -> onnx.ModelProto:
     proto = model()
     n, m = CONTRACT.observation_size, CONTRACT.action_size
     keep = [node for node in proto.graph.node if node.name.startswith("a.") or node.name == "joint_targets"]
-    nodes, weights = [], [w for w in proto.graph.initializer if w.name.startswith("a.")]
+    nodes, weights = [], [w for w in proto.graph.initializer if w.name.startswith("a.") or w.name in ("mean", "gain")]
 
     def node(op, output, *inputs, **attributes):
         nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
@@ -161,7 +161,8 @@ def recurrent(hidden: int = 24, seed: int = 0) -> onnx.ModelProto:
         return weight(name, rng.normal(0.0, columns**-0.5, (rows, columns)).astype(np.float32))
 
     bias = weight("bias", rng.normal(0.0, 0.1, 3 * hidden).astype(np.float32))
-    from_x = node("Gemm", "from_x", "obs", matrix("w", 3 * hidden, n), bias, transB=1)
+    seen = node("Mul", "scaled", node("Sub", "centred", "obs", "mean"), "gain")
+    from_x = node("Gemm", "from_x", seen, matrix("w", 3 * hidden, n), bias, transB=1)
     from_h = node("Gemm", "from_h", "h_in", matrix("u", 3 * hidden, hidden), bias, transB=1)
     axis, part = weight("axis", np.array([1])), {}
     for i, gate in enumerate("rzn"):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from robot.artifacts import ACTIONS, JOINT_TARGETS, OBSERVATION, STATE_IN, STATE_OUT
+from robot.artifacts import ACTIONS, JOINT_TARGETS, NORMALIZER_KEY, OBSERVATION, STATE_IN, STATE_OUT
 from robot.contract import ContractMismatchError, Interface
 from robot.description.model import RobotModel
 from robot.onboard.artifact import Artifact, refusing
@@ -34,6 +34,7 @@ from robot.onboard.refusals import (
     GraphInterfaceError,
     JointOrderError,
     JudgeError,
+    MissingNormaliserError,
     OpsetError,
     OtherRobotError,
     RateError,
@@ -41,6 +42,7 @@ from robot.onboard.refusals import (
     UnmeasuredError,
     by_name,
 )
+from robot.safety import LEAST_STD
 from robot.state import RobotState
 
 OPSETS = range(17, 22)  # LayerNormalization came with 17; robots carry onnxruntime 1.22 and later, which reads up to 22
@@ -66,7 +68,7 @@ def examine(artifact: Artifact) -> None:
     """Rules on the file alone.
 
     Raises:
-        OpsetError, ForbiddenOperatorError, GraphInterfaceError, DtypeError
+        OpsetError, ForbiddenOperatorError, GraphInterfaceError, DtypeError, MissingNormaliserError
     """
     file, contract = artifact.file, artifact.contract
     if file.ir_version not in IR_VERSIONS:
@@ -76,6 +78,7 @@ def examine(artifact: Artifact) -> None:
     if file.opsets[""] not in OPSETS:
         raise OpsetError(f"opset must be {OPSETS[0]}..{OPSETS[-1]}, got {file.opsets['']}; export with opset 18")
     check_operators(file)
+    _check_normaliser(artifact)
     n, m = contract.observation_size, contract.action_size
     recurrent = any(port.name == STATE_IN for port in file.inputs)
     state = next((port.shape for port in file.inputs if port.name == STATE_IN), ())
@@ -89,6 +92,33 @@ def examine(artifact: Artifact) -> None:
         for port in ports:
             if port.dtype != "FLOAT":
                 raise DtypeError(f"{kind} {port.name!r} must be FLOAT, got {port.dtype}")
+
+
+def _check_normaliser(artifact: Artifact) -> None:
+    """An exporter that forgot the normaliser takes golden vectors from the graph without it, and they agree.
+
+    Raises:
+        MissingNormaliserError: No node takes the mean away, or none divides by the standard deviation.
+    """
+    if artifact.normaliser is None:
+        return
+    file, mean, std = artifact.file, artifact.normaliser.mean, np.maximum(artifact.normaliser.std, LEAST_STD)
+    for what, ops in (("mean", {"Sub": mean, "Add": -mean}), ("standard deviation", {"Mul": 1.0 / std, "Div": std})):
+        if not any(
+            name in file.constants and _is(file.constants[name], ops[node.op])
+            for node in file.nodes
+            if node.op in ops
+            for name in node.inputs
+        ):
+            raise MissingNormaliserError(
+                f"{NORMALIZER_KEY} in the file's metadata says how observations were normalised, and no node of the graph "
+                f"applies that {what}; was it left behind in training's wrapper?"
+            )
+
+
+def _is(constant: np.ndarray, expected: np.ndarray) -> bool:
+    flat = np.broadcast_to(constant.reshape(-1), expected.shape) if constant.size == 1 else constant.reshape(-1)
+    return flat.shape == expected.shape and np.allclose(flat, expected, rtol=1e-4, atol=1e-6)
 
 
 def resting(model: RobotModel) -> RobotState:

@@ -6,16 +6,20 @@ Not in a hot loop: between two decisions of a robot caches go cold and the core 
 |---|---|
 | loop | the whole loop on generated C: robot behind a link, observation, filter, flight recorder, energy |
 | c, onnxruntime, numpy | wait for the deadline, and decide: the network alone |
+| sleep | waiting for the deadlines by C, and nothing else |
 | tuned | the same by `session.run` with one thread and no spinning: what a careful stack does |
 | default | the same by `InferenceSession(path)`, as several robot stacks ship it |
 | torch | the same network by torch, where it is installed (`policies.peer_bench`) |
 """
 
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,12 +41,14 @@ from robot.onboard.loop import ControlLoop, LoopConfig
 from robot.onboard.loop_report import LoopReport
 from robot.onboard.ort import session
 from robot.onboard.processes import ROOT, python_module
-from robot.onboard.realtime import MonotonicClock, realtime
+from robot.onboard.realtime import FIFO_PRIORITY, MonotonicClock, realtime
 from robot.onboard.start import strangeness
+from robot.onboard.tick_record import load_library
 
 OURS = ("loop", *BACKENDS)
+SLEEP = "sleep"  # wait for each deadline, in C, and do nothing: the floor under every loop on this machine
 PEERS = ("tuned", "default")
-MODES = (*OURS, *PEERS)
+MODES = (*OURS, SLEEP, *PEERS)
 AUTO = "auto"  # the fastest backend here
 TORCH = "torch"  # lives in another package: it is started, never imported
 WARM_UP_CALLS = 100
@@ -59,7 +65,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         p50_us, p99_us, p999_us, max_us: Time of a decision; of the whole loop from the state in hand to the command sent [us].
         cpu_share: CPU time of the process over wall time, the waiting included; 1 is a whole core.
-        missed, missed_by_robot: Deadlines without a command, and those of them because the robot answered late; loop only.
+        missed, missed_by_robot, missed_by_system: Deadlines without a command, and those of them because the robot answered late or
+            the system woke us late; of a bare sleep, wake-ups later than a period.
         deadlines: How many there were.
         refused: What the operating system did not allow.
     """
@@ -72,6 +79,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     max_us: float = 0.0
     missed: int = 0
     missed_by_robot: int = 0
+    missed_by_system: int = 0
     deadlines: int = 0
     refused: tuple[str, ...] = ()
 
@@ -111,6 +119,8 @@ def measure(artifact: Artifact, mode: str, *, rate_hz: float, seconds: float) ->
     """
     if mode not in (*MODES, AUTO):
         raise UnknownNameError("mode", mode, (*MODES, AUTO))
+    if mode == SLEEP:
+        return _sleep_cost(rate_hz, seconds)
     return _loop_cost(artifact, seconds) if mode == "loop" else _decision_cost(artifact, mode, rate_hz, seconds)
 
 
@@ -141,6 +151,31 @@ def _decision_cost(artifact: Artifact, mode: str, rate_hz: float, seconds: float
     )
 
 
+def _sleep_cost(rate_hz: float, seconds: float) -> Cost:
+    """How late a process with the loop's priority is woken."""
+    count, period_ns = max(1, round(rate_hz * seconds)), round(1e9 / rate_hz)
+    late_ns, clock, library = np.zeros(count, dtype=np.int64), MonotonicClock(), load_library()
+    with realtime(True) as refused:
+        start_ns, start_cpu_s = clock.now_ns(), clock.cpu_s()
+        library.tick_sleep(start_ns, period_ns, count, late_ns.ctypes.data)
+        share = (clock.cpu_s() - start_cpu_s) / ((clock.now_ns() - start_ns) * 1e-9)
+        refused = tuple(refused)
+    p50, p99, p999 = (np.quantile(late_ns, [0.5, 0.99, 0.999]) * 1e-3).tolist()
+    late = int((late_ns // period_ns).clip(0).sum())
+    return Cost(
+        mode=SLEEP,
+        p50_us=p50,
+        p99_us=p99,
+        p999_us=p999,
+        max_us=float(late_ns.max()) * 1e-3,
+        cpu_share=share,
+        missed=late,
+        missed_by_system=late,
+        deadlines=count,
+        refused=refused,
+    )
+
+
 def _loop_cost(artifact: Artifact, seconds: float) -> Cost:
     report = whole_loop(artifact, seconds)
     if report.fault is not None:
@@ -155,6 +190,7 @@ def _loop_cost(artifact: Artifact, seconds: float) -> Cost:
         cpu_share=report.cpu_share,
         missed=report.missed,
         missed_by_robot=report.missed_by_robot,
+        missed_by_system=report.missed_by_system,
         deadlines=report.deadlines,
         refused=report.refused,
     )
@@ -165,6 +201,8 @@ def whole_loop(artifact: Artifact, seconds: float) -> LoopReport:
     contract = artifact.contract
     model = load_robot(contract.robot)
     robot = simulator.spawn(contract.env_id, contract.robot, "mock", control_hz=contract.control_hz)
+    with suppress(OSError):  # a robot's motors do not wait for this machine's other work; below the loop's own priority
+        os.sched_setscheduler(robot.pid, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY - 1))
     try:
         with tempfile.TemporaryDirectory() as folder:
             interface = contract.bind(model)
@@ -201,6 +239,17 @@ def in_process(name: str, mode: str, rate_hz: float, seconds: float) -> Cost:
     return msgspec.json.decode(done.stdout, type=Cost)
 
 
+def with_sleeper(name: str, rate_hz: float, seconds: float) -> tuple[Cost, Cost]:
+    """The whole loop, and a bare sleep beside it at the same rate and time.
+
+    Raises:
+        BenchError: See `in_process`.
+    """
+    with ThreadPoolExecutor(2) as both:
+        loop, sleep = (both.submit(in_process, name, mode, rate_hz, seconds) for mode in ("loop", SLEEP))
+        return loop.result(), sleep.result()
+
+
 def peers(name: str) -> tuple[str, ...]:
     """What else can run a network here."""
     return (*PEERS, TORCH) if name in NETS and find_spec(TORCH) is not None else PEERS
@@ -233,6 +282,7 @@ def compare(
             **{figure: float(np.median([getattr(c, figure) for c in found])) for figure in figures},
             missed=sum(c.missed for c in found),
             missed_by_robot=sum(c.missed_by_robot for c in found),
+            missed_by_system=sum(c.missed_by_system for c in found),
             deadlines=sum(c.deadlines for c in found),
             refused=found[-1].refused,
         )

@@ -155,18 +155,21 @@ class _Faulty(Direct):
 
 
 class _Policy:
-    """Does nothing, and says NaN from some call on."""
+    """Does nothing, and says NaN, or fails, from some call on."""
 
     name = "test"
 
-    def __init__(self, actions: int, nan_from: int) -> None:
-        self._actions, self._nan_from, self.calls = actions, nan_from, 0
+    def __init__(self, actions: int, wrong_from: int, *, fails: bool) -> None:
+        self._actions, self._wrong_from, self._fails, self.calls = actions, wrong_from, fails, 0
 
     def reset(self) -> None: ...
 
     def act(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.calls += 1
-        value = np.nan if self.calls >= self._nan_from else 0.0
+        wrong = self.calls >= self._wrong_from
+        if wrong and self._fails:
+            raise RuntimeError("meant to fail")
+        value = np.nan if wrong else 0.0
         return np.full(self._actions, value, dtype=np.float32), np.zeros(self._actions)
 
 
@@ -191,7 +194,11 @@ def periods_to_damping(at: int = 10) -> dict[str, int]:
         loop = ControlLoop(
             robot,
             contract.bind(hand),
-            _Policy(contract.action_size, WARM_UP + at if fault is safety.Fault.ACTION else 10**9),
+            _Policy(
+                contract.action_size,
+                WARM_UP + at if fault in (safety.Fault.ACTION, safety.Fault.INFERENCE) else 10**9,
+                fails=fault is safety.Fault.INFERENCE,
+            ),
             rng=np.random.default_rng(0),
             config=LoopConfig(seconds=1.0),
             strangeness=far if fault is safety.Fault.STRANGE else None,

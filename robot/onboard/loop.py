@@ -133,7 +133,7 @@ class ControlLoop:
         self._blend_periods = round(config.blend_s * contract.control_hz)
         self._blended = 0
         self._winding_ohm = winding_ohm(robot.model)
-        self._tally = Tally()
+        self._tally = Tally.of(0 if config.seconds is None else round(config.seconds * contract.control_hz))
         self._watch, self._fault_text, self._strange_in_a_row = safety.Watch(), "", 0
         self._sent_ns, self._woken_ns, self._pressed, self._stopping = 0, 0, False, False
         self._state_in_hand = True  # not where the compiled period was interrupted: what it saw last is nobody's

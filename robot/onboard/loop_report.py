@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from robot.onboard.samples import Quantiles, Ring
+from robot.onboard.samples import CAPACITY, Quantiles, Ring
 from robot.safety import Fault
+
+MAX_KEPT = 1 << 20  # times: 35 minutes at 500 Hz, 8 MB each of three
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,12 @@ class Tally:
     latency: Ring = field(default_factory=Ring)
     inference: Ring = field(default_factory=Ring)
     lateness: Ring = field(default_factory=Ring)
+
+    @classmethod
+    def of(cls, periods: int) -> "Tally":
+        """With room for the times of so many periods, within reason; a run without an end keeps the last ones."""
+        capacity = min(max(CAPACITY, periods), MAX_KEPT)
+        return cls(latency=Ring(capacity), inference=Ring(capacity), lateness=Ring(capacity))
 
     def report(
         self, *, seconds: float, cpu_s: float, fault: Fault | None, fault_text: str, refused: list[str]

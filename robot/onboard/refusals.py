@@ -71,6 +71,10 @@ class JointOrderError(AdmissionError):
     """The robot's joints or motors in another order than the contract's."""
 
 
+class MissingNormaliserError(AdmissionError):
+    """The file says what its observations were normalised by, and the graph does not do it."""
+
+
 class UnmeasuredError(AdmissionError):
     """The policy observes what this robot has no sensor for."""
 

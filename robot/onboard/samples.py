@@ -54,4 +54,4 @@ class Ring:
         if not len(kept):
             return Quantiles()
         p50, p99, p999 = (np.quantile(kept, [0.5, 0.99, 0.999]) * 1e-3).tolist()
-        return Quantiles(p50_us=p50, p99_us=p99, p999_us=p999, max_us=float(kept.max()) * 1e-3, samples=self.count)
+        return Quantiles(p50_us=p50, p99_us=p99, p999_us=p999, max_us=float(kept.max()) * 1e-3, samples=len(kept))

@@ -26,6 +26,11 @@ class SimulatedRobot(LinkBackend):
     _process: "subprocess.Popen[bytes]"
     _folder: Path
 
+    @property
+    def pid(self) -> int:
+        """Of the simulator's process."""
+        return self._process.pid
+
     def close(self) -> None:
         super().close()
         _end(self._process, self._folder)
