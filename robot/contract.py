@@ -342,7 +342,10 @@ class Interface:
         past = {}
         for read, rows, term in self._with_history:
             now = read(state, memory, tips, rows, term)
-            older = memory.past.get(term.name, np.tile(now, (term.history - 1, 1)))
+            older = memory.past.get(term.name)
+            if older is None:
+                past[term.name] = np.tile(now, (term.history - 1, 1))
+                continue
             past[term.name] = np.concatenate([now[None], older[:-1]])
         return past
 
@@ -363,8 +366,9 @@ class Interface:
         if self._with_history:
             for i, (_, _, term) in enumerate(self._parts):
                 if term.history > 1:
-                    older = memory.past.get(term.name, np.tile(values[i], (term.history - 1, 1)))
-                    values[i] = np.concatenate([values[i], older.reshape(-1)])
+                    older = memory.past.get(term.name)
+                    older = np.tile(values[i], term.history - 1) if older is None else older.reshape(-1)
+                    values[i] = np.concatenate([values[i], older])
         vector = np.concatenate(values, dtype=np.float32)
         if not np.isfinite(vector).all():
             names = [f"{t.name}.{element}" for t in self.contract.observation for element in t.elements]
@@ -384,10 +388,10 @@ class Interface:
         if not np.isfinite(action).all():
             bad = {self.contract.action.joints[i]: float(action[i]) for i in np.flatnonzero(~np.isfinite(action))}
             raise NotFiniteError("action", bad)
-        moved = self._scale * np.clip(action, -1.0, 1.0)
+        moved = self._scale * np.minimum(np.maximum(action, -1.0), 1.0)  # np.clip costs four times as much
         moved += state.target_rad[self._moved] if self._relative else self._offset
         target = self._home.copy()
-        target[self._moved] = np.clip(moved, self._lower, self._upper)
+        target[self._moved] = np.minimum(np.maximum(moved, self._lower), self._upper)
         return Command(target_rad=target)
 
 

@@ -185,16 +185,16 @@ def _recorded(env: Any, rng: np.random.Generator) -> tuple[Start, list[np.ndarra
     backend.begin = starting
     env.reset()
     del backend.begin
-    kernel = backend.kernel  # of this episode
-    step = kernel.step
+    advance = backend._advance
 
-    def recording() -> None:
-        step()
-        torques.append(kernel.torque_nm.copy())
+    def recording(substeps: int) -> None:
+        for _ in range(substeps):
+            advance(1)
+            torques.append(backend.kernel.torque_nm.copy())
 
-    kernel.step = recording
+    backend._advance = recording
     _episode(env, rng)
-    kernel.step = step
+    del backend._advance
     return starts[-1], torques
 
 

@@ -30,7 +30,7 @@ class LayoutError(FlexorError, ValueError):
 
 
 @njit("void(float64[::1], int64[::1])", cache=True, fastmath=False)
-def _substep(x, ix):  # pragma: no cover - compiled
+def substep(x, ix):  # pragma: no cover - compiled
     n, g, m, k = ix[0], ix[1], ix[2], ix[3]  # tendons, gear drives, joints, arms
     motors = n + g
     h = x[0]
@@ -46,7 +46,7 @@ def _substep(x, ix):  # pragma: no cover - compiled
     motor, o = x[o : o + 17 * motors].reshape(motors, 17), o + 17 * motors
     cable, o = x[o : o + 20 * n].reshape(2 * n, 10), o + 20 * n
     joint, o = x[o : o + 7 * m].reshape(m, 7), o + 7 * m
-    arm = x[o : o + 5 * k].reshape(k, 5)
+    arm = x[o : o + 6 * k].reshape(k, 6)
     start = ix[4 : 5 + n]
     arm_joint = ix[5 + n : 5 + n + k]
     gear_joint = ix[5 + n + k :]
@@ -182,6 +182,24 @@ def _substep(x, ix):  # pragma: no cover - compiled
     energy[6] += stored
 
 
+@njit("void(float64[::1], int64[::1], float64[::1], float64[::1])", cache=True)
+def _shafts(x, ix, target, shafts):  # pragma: no cover - compiled
+    n, g, m, k = ix[0], ix[1], ix[2], ix[3]
+    end = x.shape[0]
+    arm = x[end - 6 * k :].reshape(k, 6)
+    cable = x[end - 6 * k - 7 * m - 20 * n : end - 6 * k - 7 * m].reshape(2 * n, 10)
+    start, arm_joint, gear_joint = ix[4 : 5 + n], ix[5 + n : 5 + n + k], ix[5 + n + k :]
+    for i in range(n):
+        given = 0.0
+        for a in range(start[i], start[i + 1]):
+            j = arm_joint[a]
+            q = x[1 + j] if arm[a, 5] > 0.0 else target[j]
+            given += (arm[a, 0] + 0.5 * arm[a, 1] * q) * q
+        shafts[i] = given / cable[2 * i, 0]
+    for i in range(g):
+        shafts[n + i] = target[gear_joint[i]]
+
+
 class TransmissionKernel:
     """A transmission bound to its numbers; `step` advances it in place.
 
@@ -226,6 +244,11 @@ class TransmissionKernel:
             view[:] = getattr(state, name)
 
     @property
+    def blocks(self) -> tuple[np.ndarray, np.ndarray]:
+        """All numbers and all indices, for compiled code that calls `substep`: the step [s], q, qd and torque of the joints come first."""
+        return self._x, self._ix
+
+    @property
     def state(self) -> TransmissionState:
         """A copy of the state as it stands."""
         return TransmissionState(**{name: view.copy() for name, view in self._views.items()})
@@ -237,7 +260,13 @@ class TransmissionKernel:
 
     def step(self) -> None:
         """One substep, from `q_rad`, `qd_rad_s` and `target_rad` to `torque_nm`."""
-        _substep(self._x, self._ix)
+        substep(self._x, self._ix)
+
+    def shafts(self, target_rad: np.ndarray) -> np.ndarray:
+        """Where the output shafts fit joint targets, with the joints where `q_rad` has them: `Parameters.spool_target`, compiled."""
+        shafts = np.empty(len(self.target_rad))
+        _shafts(self._x, self._ix, target_rad, shafts)
+        return shafts
 
 
 def _motor_rows(p: Parameters, h_s: float) -> np.ndarray:
@@ -302,12 +331,19 @@ def _flexor_arms(p: Parameters) -> np.ndarray:
 
 
 def _arm_rows(p: Parameters) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (flexor arm, its slope, extensor arm, its slope, wrap), the extensor's negated, and where each tendon's start."""
+    """Rows (flexor arm, its slope, extensor arm, its slope, wrap, whether by encoder), the extensor's negated, and where each tendon's start."""
     counts = np.diff(p.arm_start)
     flexor = _flexor_arms(p)
     extensor = np.setdiff1d(np.arange(p.arm_joint.shape[0]), flexor, assume_unique=True)
     same = np.array_equal(counts[0::2], counts[1::2]) and np.array_equal(p.arm_joint[flexor], p.arm_joint[extensor])
     if not (same and np.array_equal(p.arm_wrap[flexor], p.arm_wrap[extensor])):
         raise LayoutError("the flexor and the extensor of every tendon must pass the same joints in the same order")
-    rows = (p.arm_m[flexor], p.arm_slope_m[flexor], -p.arm_m[extensor], -p.arm_slope_m[extensor], p.arm_wrap[flexor])
+    rows = (
+        p.arm_m[flexor],
+        p.arm_slope_m[flexor],
+        -p.arm_m[extensor],
+        -p.arm_slope_m[extensor],
+        p.arm_wrap[flexor],
+        p.arm_by_encoder[flexor].astype(np.float64),
+    )
     return np.stack(rows, axis=1), np.concatenate([[0], np.cumsum(counts[0::2])])

@@ -11,6 +11,7 @@ import numpy as np
 
 from robot.description.model import RobotModel
 from robot.transmission import Parameters
+from sim.engines.mujoco_kernel import MJ_STEP, advance
 from sim.engines.mujoco_world import build, pair_friction
 from sim.engines.robot import SKIN_FRICTION, SimulatedRobot
 from sim.world import NOTHING, ROBOT_ITSELF, Contacts, Variation, World, rotated
@@ -38,8 +39,12 @@ class MuJoCoRobot(SimulatedRobot):
         super().__init__(model, control_hz=control_hz, substep_s=substep_s, parameters=parameters, world=world)
         self.mj_model, self._layout = build(model, self.world, substep_s)
         self.data = mujoco.MjData(self.mj_model)
-        self._qpos = as_slice([int(self.mj_model.joint(name).qposadr[0]) for name in model.joint_names])
-        self._dof = as_slice([int(self.mj_model.joint(name).dofadr[0]) for name in model.joint_names])
+        qpos = [int(self.mj_model.joint(name).qposadr[0]) for name in model.joint_names]
+        dof = [int(self.mj_model.joint(name).dofadr[0]) for name in model.joint_names]
+        self._qpos, self._dof = as_slice(qpos), as_slice(dof)
+        self._addresses = self.mj_model._address, self.data._address
+        data = self.data
+        self._arrays = data.qpos, data.qvel, data.qfrc_applied, np.array(qpos, np.int64), np.array(dof, np.int64)
         link_ids = [self.mj_model.body(link.name).id for link in model.links]
         self._link_ids = as_slice(link_ids)
         self._body_ids = [self.mj_model.body(f"body:{body.name}").id for body in self.world.bodies]
@@ -123,22 +128,14 @@ class MuJoCoRobot(SimulatedRobot):
         mujoco.mj_forward(mj_model, data)
 
     def _advance(self, substeps: int) -> None:
-        mj_step, kernel_step = mujoco.mj_step, self.kernel.step
-        kernel, data, mj_model = self.kernel, self.data, self.mj_model
-        q, qd, torque, qpos, dof = data.qpos, data.qvel, data.qfrc_applied, self._qpos, self._dof
-        q_rad, qd_rad_s, torque_nm = kernel.q_rad, kernel.qd_rad_s, kernel.torque_nm
+        data = self.data
         for push in self._pushes:
             body = self._id_of[push.on]
             force = np.asarray(push.force_n, dtype=np.float64)
             arm = np.zeros(3) if push.at_m is None else push.at_m - data.xipos[body]
             data.xfrc_applied[body, :3] += force
             data.xfrc_applied[body, 3:] += push.torque_nm + np.cross(arm, force)
-        for _ in range(substeps):
-            kernel_step()
-            torque[dof] = torque_nm
-            mj_step(mj_model, data)
-            q_rad[:] = q[qpos]
-            qd_rad_s[:] = qd[dof]
+        advance(MJ_STEP, *self._addresses, substeps, *self.kernel.blocks, *self._arrays)
         if self._pushes:
             data.xfrc_applied[:] = 0.0
 

@@ -75,6 +75,8 @@ def build(model: RobotModel, world: World, substep_s: float) -> tuple[mujoco.MjM
         compiled.opt.noslip_iterations = STICK_ITERATIONS
     # MuJoCo would answer a NaN by starting over in silence; the check in `SimulatedRobot.step` is ours.
     compiled.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+    # A robot and what it touches are nearly always one island; looking for others costs 5 % of a substep.
+    compiled.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
     return compiled, _layout(compiled, model, world)
 
 

@@ -221,7 +221,7 @@ class SimulatedRobot(ABC):
         self._target_rad = self._in_range(target)
         kernel = self.kernel
         self._energy_before_j = self.energy_j
-        self._shafts.append(kernel.parameters.spool_target(self._target_rad, kernel.q_rad))
+        self._shafts.append(kernel.shafts(self._target_rad))
         if self._late_substeps:
             self._advance(self._late_substeps)  # under the command before
         # Interpolated position mode: over a control period the drives move their targets evenly to where they shall be.
