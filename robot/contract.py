@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import cos, sin
 from math import tau as TURN
-from typing import Literal
+from typing import Literal, NoReturn
 
 import msgspec
 import numpy as np
@@ -371,10 +371,18 @@ class Interface:
                     values[i] = np.concatenate([values[i], older])
         vector = np.concatenate(values, dtype=np.float32)
         if not np.isfinite(vector).all():
-            names = [f"{t.name}.{element}" for t in self.contract.observation for element in t.elements]
-            bad = {names[i]: float(vector[i]) for i in np.flatnonzero(~np.isfinite(vector))[:8]}
-            raise NotFiniteError("observation", bad)
+            self.refuse_not_finite(vector)
         return vector
+
+    def refuse_not_finite(self, vector: np.ndarray) -> NoReturn:
+        """Refuse an observation that is not finite.
+
+        Raises:
+            NotFiniteError: The first eight elements that are NaN or infinite, by name.
+        """
+        names = [f"{t.name}.{element}" for t in self.contract.observation for element in t.elements]
+        bad = {names[i]: float(vector[i]) for i in np.flatnonzero(~np.isfinite(vector))[:8]}
+        raise NotFiniteError("observation", bad)
 
     def command(self, action: np.ndarray, state: RobotState) -> Command:
         """Joint targets for an action; the action is clipped to -1..1 and the targets to the contract's range.

@@ -18,6 +18,7 @@ from robot.errors import FlexorError, NotFiniteError, UnknownNameError
 from robot.link_wire import TaskFeedback
 from robot.state import Command, RobotState
 from sim import engines
+from sim.interface_kernel import NOT_FINITE, OUTSIDE, CompiledInterface
 from sim.ranges import Ranges, sizes_of
 from sim.tasks import Judgement, find
 from sim.world import World, WorldState
@@ -88,7 +89,8 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.interface = self.contract.bind(self.model)
         self._nominal = self.backend.kernel.parameters
         self.backend.track(task.tracked)
-        self._readings = sizes_of(self.model, bool(task.tracked))
+        self._sizes = sizes_of(self.model, bool(task.tracked))
+        self._compiled = CompiledInterface(self.interface, self.backend.sensed)
         self._ranges = ranges if isinstance(ranges, Ranges) else Ranges.of(task.ranges, ranges or {})
         self._randomization = randomization
         self._draw: Draw | None = None
@@ -96,10 +98,11 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.action_space = spaces.Box(-1.0, 1.0, (self.contract.action_size,), np.float32)
         self.privileged_names = self.task.privileged_names
         self.privileged_space = spaces.Box(-np.inf, np.inf, (len(self.privileged_names),), np.float32)
-        self._memory = self.interface.memory()
-        self._state = self._measured = None
+        self._state: RobotState | None = None
+        self._said = self.backend.readings  # what the sensors say
         self._world: WorldState | None = None
-        self._steps = 0
+        self._steps, self._clock_s = 0, 0.0
+        self._previous_action = np.zeros(self.contract.action_size)
         self._live: Any = None  # the page, in render mode "human"
 
     def _in(self, world: World) -> "SimulatedRobot":
@@ -139,26 +142,23 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     @property
     def measured(self) -> RobotState:
         """What this robot's sensors say."""
-        if self._measured is None:
-            raise gymnasium.error.ResetNeeded("call reset() first")
-        return self._measured
+        true = self.state
+        return self.backend.sensed.state(self._said.copy(), true.time_s, true.target_rad)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self.begin()
-        self._memory = self.interface.memory(self.task.goal)
         info: dict[str, Any] = {"goal": self.task.goal, "randomization": self._draw.as_info() if self._draw else {}}
         self._tell(info)
         self._show({})
-        return self.interface.observe(self.measured, self._memory), info
+        return self._observation(), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         action = self._checked(action)
-        seen = self.measured
-        judgement = self.advance(self.interface.command(action, seen), action)
-        self._memory = self.interface.remember(self._memory, seen, action, self.task.goal)
+        target = self._compiled.command(action, self.state.target_rad)
+        judgement = self.advance(Command(target_rad=target), action)
         truncated = self._steps >= self.task.max_steps
         info = {
             "reward_terms": judgement.reward_terms,
@@ -170,8 +170,15 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         }
         self._tell(info)
         self._show(judgement.metrics)
-        observation = self.interface.observe(self.measured, self._memory)
-        return observation, float(sum(judgement.reward_terms.values())), judgement.terminated, truncated, info
+        reward = float(sum(judgement.reward_terms.values()))
+        return self._observation(), reward, judgement.terminated, truncated, info
+
+    def _observation(self) -> np.ndarray:
+        """What the contract's `Interface` would observe; call it once per step."""
+        first = self._steps == 0
+        return self._compiled.observe(
+            self._said, self.state.target_rad, self.task.goal, self._previous_action, self._clock_s, first=first
+        )
 
     def begin(self) -> None:
         """Draw a robot and an episode, and put the robot there."""
@@ -184,9 +191,9 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._state = self.backend.begin(self.task.start(rng))
         self._world = self.backend.world_state()
         self._push(self._state, self._world)
-        self._measured = self._draw.sensors.reset(self._state, rng) if self._draw else self._state
+        self._said = self._draw.sensors.reset(self.backend.readings, rng) if self._draw else self.backend.readings
         self._previous_action = np.zeros(self.contract.action_size)
-        self._steps = 0
+        self._steps, self._clock_s = 0, 0.0
 
     def advance(self, command: Command, action: np.ndarray) -> Judgement:
         """Apply a command for one control step and judge it."""
@@ -194,9 +201,10 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._world = self.backend.world_state()
         judgement = self.task.judge(self._state, self._world, action, self._previous_action)
         self._push(self._state, self._world)
-        self._measured = self._draw.sensors.read(self._state) if self._draw else self._state
+        self._said = self._draw.sensors.read(self.backend.readings) if self._draw else self.backend.readings
         self._previous_action = action
         self._steps += 1
+        self._clock_s += self.dt  # as a robot's memory adds it up
         return judgement
 
     def _tell(self, info: dict[str, Any]) -> None:
@@ -211,7 +219,7 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             rng,
             links=len(self.model.links),
             bodies=len(self.backend.world.bodies),
-            readings=self._readings,
+            readings=self._sizes,
             dt_s=self.dt,
             pushed=self.task.pushed,
         )
@@ -225,14 +233,16 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.backend.push((*pushes, *self._draw.pushes.at(state.time_s, rng)) if self._draw else pushes)
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
-        action = np.asarray(action, dtype=np.float64)
-        if action.shape != self.action_space.shape:
+        action = np.array(action, dtype=np.float64)
+        if action.shape != self._previous_action.shape:
             raise ActionError(f"action must have shape {self.action_space.shape}, got {action.shape}")
-        if not np.isfinite(action).all():
+        clipped, verdict = self._compiled.checked(action, 1.0 + ROUNDING)
+        if verdict == NOT_FINITE:
             bad = {self.contract.action.joints[i]: float(action[i]) for i in np.flatnonzero(~np.isfinite(action))}
             raise NotFiniteError("action", bad)
-        refuse_outside(action, self.contract.action.joints)
-        return np.minimum(np.maximum(action, -1.0), 1.0)
+        if verdict == OUTSIDE:
+            refuse_outside(action, self.contract.action.joints)
+        return clipped
 
     def render(self) -> np.ndarray | None:
         if self.render_mode != "rgb_array":

@@ -14,8 +14,8 @@ from math import ceil
 import numpy as np
 from numba import njit
 
-from robot.state import RobotState
 from sim.ranges import Ranges
+from sim.readings import Readings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +58,17 @@ DEVICES = (
     Device(name="tracker", unit="m", reads="object_pose", count=3, link="tracker"),
     Device(name="tracker", unit="rad", reads="object_pose", first=3, count=4, link="tracker", turn=True),
 )
-SENSED = tuple(dict.fromkeys(device.reads for device in DEVICES))
 BLOCK_STEPS = 32  # chance is drawn for this many steps at once
 
 
-@njit("void(float64[:,::1], int64, float64[:,::1], int64[::1], float64[::1], float64[::1], float64[::1])", cache=True)
-def _read(ring, head, table, turns, noise, chance, last):  # pragma: no cover - compiled
-    """Advance `last` to the readings of now. Rows of `table`: lag in steps, gain, bias, deviation, resolution, dropout, least."""
+@njit(
+    "void(float64[::1], float64[:,::1], int64, float64[:,::1], int64[::1], float64[::1], float64[::1], float64[::1])",
+    cache=True,
+)
+def _read(true, ring, head, table, turns, noise, chance, last):  # pragma: no cover - compiled
+    """Take in what is true now and advance `last` to the readings of now. Rows of `table`: lag in steps, gain, bias, deviation, resolution, dropout, least."""
     depth, n = ring.shape
+    ring[head % depth] = true
     for i in range(n):
         if chance[i] < table[5, i] or table[1, i] == 0.0:  # lost, or part of a quaternion
             continue
@@ -100,27 +103,26 @@ class Sensors:
 
     Args:
         ranges: What their errors are drawn from.
-        sizes: Elements of each sensed field of `RobotState`.
+        sizes: Elements of each sensed field of `RobotState`, see `sim.ranges.sizes_of`.
         dt_s: One control step.
         rng: What they are drawn with.
 
     Attributes:
         drawn: What was drawn, by the name of its range: a number, or one per element.
+        layout: Where each field is in the vectors that go in and come out.
     """
 
     def __init__(self, ranges: Ranges, sizes: Mapping[str, int], dt_s: float, rng: np.random.Generator) -> None:
         self.drawn: dict[str, float | list[float]] = {}
-        self._slices, end = {}, 0
-        for name in SENSED:
-            self._slices[name] = slice(end, end + sizes[name])
-            end += sizes[name]
+        self.layout = Readings.of(sizes)
+        end = self.layout.size
         self._table = np.zeros((7, end))
         self._table[1], self._table[6] = 1.0, -np.inf
         turns = []
         for device in DEVICES:
             if sizes[device.reads] == 0:
                 continue
-            start = self._slices[device.reads].start + device.first
+            start = self.layout.slices[device.reads].start + device.first
             self._draw(device, slice(start, start + (device.count or sizes[device.reads])), ranges, dt_s, rng)
             if device.turn:
                 turns.append(start)
@@ -155,63 +157,31 @@ class Sensors:
         if device.positive:
             table[6, at] = 0.0
 
-    def reset(self, state: RobotState, rng: np.random.Generator) -> RobotState:
+    def reset(self, true: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The first readings of an episode: the robot has stood like this for a while, and nothing is lost."""
         self._rng, self._step = rng, 0
-        self._ring[:] = _vector(state)
+        self._ring[:] = true
         self._draw_block()
         dropout, self._table[5] = self._table[5].copy(), 0.0
-        measured = self._readings(state)
+        said = self._readings(true)
         self._table[5] = dropout
-        return measured
+        return said
 
-    def read(self, state: RobotState) -> RobotState:
-        """What the sensors say of a true state, one control step after the last."""
+    def read(self, true: np.ndarray) -> np.ndarray:
+        """What the sensors say of the truth, one control step after the last, shape (layout.size,); the caller's own."""
         self._step += 1
         if self._step % BLOCK_STEPS == 0:
             self._draw_block()
-        self._ring[self._step % len(self._ring)] = _vector(state)
-        return self._readings(state)
+        return self._readings(true)
 
     def _draw_block(self) -> None:
         shape = (BLOCK_STEPS, len(self._last))
         self._noise, self._chance = self._rng.standard_normal(shape), self._rng.random(shape)
 
-    def _readings(self, state: RobotState) -> RobotState:
+    def _readings(self, true: np.ndarray) -> np.ndarray:
         row, last = self._step % BLOCK_STEPS, self._last
-        _read(self._ring, self._step, self._table, self._turns, self._noise[row], self._chance[row], last)
-        said, at = last.copy(), self._slices
-        return RobotState(
-            time_s=state.time_s,
-            q_rad=said[at["q_rad"]],
-            qd_rad_s=said[at["qd_rad_s"]],
-            target_rad=state.target_rad,
-            motor_rad=said[at["motor_rad"]],
-            motor_rad_s=said[at["motor_rad_s"]],
-            motor_current_a=said[at["motor_current_a"]],
-            motor_temperature_c=said[at["motor_temperature_c"]],
-            tip_force_n=said[at["tip_force_n"]],
-            imu_gyro_rad_s=said[at["imu_gyro_rad_s"]],
-            imu_quat_xyzw=said[at["imu_quat_xyzw"]],
-            object_pose=said[at["object_pose"]],
-        )
+        _read(true, self._ring, self._step, self._table, self._turns, self._noise[row], self._chance[row], last)
+        return last.copy()
 
 
 _RANGES = frozenset(item.name for item in fields(Ranges))
-
-
-def _vector(state: RobotState) -> np.ndarray:
-    return np.concatenate(
-        (
-            state.q_rad,
-            state.qd_rad_s,
-            state.motor_rad,
-            state.motor_rad_s,
-            state.motor_current_a,
-            state.motor_temperature_c,
-            state.tip_force_n,
-            state.imu_gyro_rad_s,
-            state.imu_quat_xyzw,
-            state.object_pose,
-        )
-    )

@@ -209,6 +209,8 @@ class TransmissionKernel:
         target_rad: Where the servos stand, shape (n + g,); moved by `target_step_rad` before each substep acts on it.
         target_step_rad: How far a drive that interpolates its target moves it per substep, shape (n + g,); 0 at first.
         torque_nm: Joint torques after a step, shape (m,).
+        joints: Angles and speeds of the joints as one array, shape (2 m,).
+        motors: Angles, speeds, currents and winding temperatures of the motors as one array, shape (4 (n + g),).
 
     Raises:
         LayoutError: The two cables of a tendon pass different joints.
@@ -232,8 +234,12 @@ class TransmissionKernel:
             return self._x[at - count : at]
 
         self.q_rad, self.qd_rad_s, self.torque_nm = take(m), take(m), take(m)
+        self.joints = self._x[1 : 1 + 2 * m]
         self.target_rad, self.target_step_rad = take(motors), take(motors)
         views = {"energy_j": take(len(ENERGY_TERMS))}
+        self.motors = self._x[
+            at : at + (len(MOTOR_STATE) - 1) * motors
+        ]  # but the case's temperature, which nothing measures
         views |= {name: take(motors) for name in MOTOR_STATE} | {name: take(2 * n) for name in CABLE_STATE}
         self._views = {item.name: views[item.name] for item in fields(TransmissionState)}
         self.reset(TransmissionState.at_rest(p, np.zeros(m)))

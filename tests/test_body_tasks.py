@@ -290,7 +290,7 @@ def test_a_load_that_is_gone_ends_the_episode(env_id):
     *_, terminated, _, info = env.step(np.zeros(env.action_space.shape))
     assert not terminated and info["reward_terms"]["fall"] == 0.0
     backend = env.backend
-    backend.data.qpos[backend._body_qpos[0]] += 1.0
+    backend.data.qpos[backend._free_joints[0, 1]] += 1.0
     *_, terminated, _, info = env.step(np.zeros(env.action_space.shape))
     assert terminated and info["reward_terms"]["fall"] < 0.0 and not info["success"]
     env.close()

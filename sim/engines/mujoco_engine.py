@@ -11,7 +11,7 @@ import numpy as np
 
 from robot.description.model import RobotModel
 from robot.transmission import Parameters
-from sim.engines.mujoco_kernel import MJ_STEP, advance
+from sim.engines.mujoco_kernel import MJ_STEP, advance, read
 from sim.engines.mujoco_world import build, pair_friction
 from sim.engines.robot import SKIN_FRICTION, SimulatedRobot
 from sim.world import NOTHING, ROBOT_ITSELF, Contacts, Variation, World, rotated
@@ -20,8 +20,7 @@ if mujoco.get_mju_user_warning() is None:  # MuJoCo's own way is a file in the c
     mujoco.set_mju_user_warning(logging.getLogger(__name__).info)
 
 VARIED = ("body_mass", "body_inertia", "body_ipos", "geom_size", "geom_pos", "geom_aabb", "geom_rbound")
-XYZW = np.array([1, 2, 3, 0])  # MuJoCo's quaternions begin with the real part
-WXYZ = np.array([3, 0, 1, 2])
+WXYZ = np.array([3, 0, 1, 2])  # MuJoCo's quaternions begin with the real part
 
 
 class MuJoCoRobot(SimulatedRobot):
@@ -52,12 +51,19 @@ class MuJoCoRobot(SimulatedRobot):
         self._id_of |= {body.name: i for body, i in zip(self.world.bodies, self._body_ids)}
         self._free = [i for i, body in enumerate(self.world.bodies) if not body.fixed]
         joints = [self.mj_model.body_jntadr[self._body_ids[i]] for i in self._free]
-        self._body_qpos = [int(self.mj_model.jnt_qposadr[joint]) for joint in joints]
-        self._body_dof = [int(self.mj_model.jnt_dofadr[joint]) for joint in joints]
+        self._free_joints = np.array(
+            [
+                (i, self.mj_model.jnt_qposadr[joint], self.mj_model.jnt_dofadr[joint])
+                for i, joint in zip(self._free, joints)
+            ],
+            dtype=np.int64,
+        ).reshape(-1, 3)  # row of the body, and where it is in qpos and qvel
         tip_of_link = {tip.link: i for i, tip in enumerate(model.tips)}
         tip_rows = [tip_of_link.get(link.name, -1) for link in model.links]
         # One more than the tip's row; 0 where a geom is of no tip
-        self._tip_of_geom = [1 + tip_rows[row] if row >= 0 else 0 for row in self._layout.link.tolist()]
+        self._tip_of_geom = np.array(
+            [1 + tip_rows[row] if row >= 0 else 0 for row in self._layout.link.tolist()], np.int64
+        )
         self._n_tips = len(model.tips)
         self._ground_seed: int | None = None
         self._poses = self.world.start_poses
@@ -122,7 +128,7 @@ class MuJoCoRobot(SimulatedRobot):
             if body.fixed:
                 mj_model.body_pos[self._body_ids[i]] = body_poses[i, :3]
                 mj_model.body_quat[self._body_ids[i]] = body_poses[i, 3:][WXYZ]
-        for i, at in zip(self._free, self._body_qpos):
+        for i, at, _ in self._free_joints.tolist():
             data.qpos[at : at + 3], data.qpos[at + 3 : at + 7] = body_poses[i, :3], body_poses[i, 3:][WXYZ]
         self._poses = body_poses
         mujoco.mj_forward(mj_model, data)
@@ -139,34 +145,28 @@ class MuJoCoRobot(SimulatedRobot):
         if self._pushes:
             data.xfrc_applied[:] = 0.0
 
-    def _read_base(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        qpos, qvel = self.data.qpos, self.data.qvel
-        quat = qpos[3:7][XYZW]
-        return qpos[:3].copy(), quat, qvel[:3].copy(), rotated(quat, qvel[3:6])
-
-    def _read_bodies(self) -> tuple[np.ndarray, np.ndarray]:
-        pose, twist = self._poses.copy(), np.zeros((len(self.world.bodies), 6))
-        for i, at, dof in zip(self._free, self._body_qpos, self._body_dof):
-            pose[i, :3], pose[i, 3:] = self.data.qpos[at : at + 3], self.data.qpos[at + 3 : at + 7][XYZW]
-            twist[i, :3] = self.data.qvel[dof : dof + 3]
-            twist[i, 3:] = rotated(pose[i, 3:], self.data.qvel[dof + 3 : dof + 6])
-        return pose, twist
-
-    def _tip_forces(self) -> np.ndarray:
-        force = [0.0] * (self._n_tips + 1)
-        if self.data.nefc == 0:
-            return np.array(force[1:])
-        contact, edges, tip_of = self.data.contact, self.data.efc_force.tolist(), self._tip_of_geom
-        pyramid = self.world.creeps
-        for row, (one, other) in zip(contact.efc_address.tolist(), contact.geom.tolist()):
-            if row >= 0:  # -1 is a contact that carries nothing
-                # Of a pyramid of four edges (condim 3) the normal force is their sum; of a cone, in a world that does not creep, the first.
-                normal = edges[row]
-                if pyramid:
-                    normal += edges[row + 1] + edges[row + 2] + edges[row + 3]
-                force[tip_of[one]] += normal
-                force[tip_of[other]] += normal
-        return np.array(force[1:])
+    def _read(self) -> None:
+        data, contact = self.data, self.data.contact
+        base, pose = np.empty(16), self._poses.copy()
+        twist, tips = np.zeros((len(pose), 6)), np.empty(self._n_tips + 1)
+        read(
+            data.qpos,
+            data.qvel,
+            self._model.floating,
+            self._free_joints,
+            contact.geom,
+            contact.efc_address,
+            data.efc_force,
+            self._tip_of_geom,
+            self.world.creeps,  # pyramids, see `mujoco_world.build`
+            base,
+            pose,
+            twist,
+            tips,
+        )
+        if self._model.floating:
+            self._base, self._gyro = (base[0:3], base[3:7], base[7:10], base[10:13]), base[13:16]
+        self._body_pose, self._body_twist, self._tips_n = pose, twist, tips[1:]
 
     def contacts(self) -> Contacts:
         rows, numbers, wrench = [], [], np.zeros(6)

@@ -23,7 +23,7 @@ from sim.engines.pybullet_world import (
     set_friction,
 )
 from sim.engines.robot import SKIN_FRICTION, SimulatedRobot
-from sim.world import GROUND, NOTHING, ROBOT_ITSELF, Contacts, Variation, World, quat_matrix, rotated
+from sim.world import GROUND, NOTHING, ROBOT_ITSELF, Contacts, Variation, World, into_frame, quat_matrix, rotated
 
 GRAVITY_M_S2 = -9.81
 SOLVER_ITERATIONS = 10
@@ -199,8 +199,15 @@ class PyBulletRobot(SimulatedRobot):
             if torque.any():
                 pybullet.applyExternalTorque(body, link, torque.tolist(), frame, physicsClientId=self._client)
 
-    def _read_base(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        return self._frame_of(self.body, *self._base_inertial)
+    def _read(self) -> None:
+        if self._model.floating:
+            self._base = self._frame_of(self.body, *self._base_inertial)
+            self._gyro = into_frame(self._base[1], self._base[3])
+        if self._free:
+            self._body_pose, self._body_twist = self._read_bodies()
+        else:
+            self._body_pose, self._body_twist = self._poses.copy(), np.zeros((len(self._poses), 6))
+        self._tips_n = self._tip_forces()
 
     def _frame_of(
         self, body: int, com: np.ndarray, turn: np.ndarray
@@ -258,7 +265,7 @@ class PyBulletRobot(SimulatedRobot):
         moving = [index for index in self._link_rows if index >= 0]
         states = pybullet.getLinkStates(self.body, moving, computeForwardKinematics=1, physicsClientId=self._client)
         rotation, origin = np.zeros((len(self._link_rows), 3, 3)), np.zeros((len(self._link_rows), 3))
-        position, quat, _, _ = self._read_base() if self._model.floating else self._base
+        position, quat, _, _ = self._base
         for row, index in enumerate(self._link_rows):
             state = states[moving.index(index)] if index >= 0 else None
             rotation[row] = quat_matrix(quat if state is None else np.array(state[5]))

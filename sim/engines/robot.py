@@ -13,8 +13,11 @@ from robot.errors import FlexorError, NotFiniteError, UnknownNameError
 from robot.state import Command, CommandError, RobotState, checked_posture, checked_target
 from robot.transmission import Parameters, TransmissionState
 from sim.bodies import Hull, as_quat
+from sim.engines.truth_kernel import believable, in_range, pose_in_base
+from sim.ranges import sizes_of
+from sim.readings import Readings
 from sim.transmission_kernel import TransmissionKernel
-from sim.world import Contacts, Push, Source, Start, Variation, World, WorldState, conjugate, into_frame, quat_times
+from sim.world import Contacts, Push, Source, Start, Variation, World, WorldState
 
 SKIN_FRICTION = 0.9  # rubber skin on smooth plastic; never above 1
 MAX_SPEED_RAD_S = 90.0  # Bullet clamps joints at 100; no drive here passes 30 unloaded
@@ -70,7 +73,11 @@ class SimulatedRobot(ABC):
         self._variation, self._stale = Variation(), False
         self._pushes: Sequence[Push] = ()
         self._base = self._home_base  # position, quaternion, velocity, angular velocity, all in the world
+        self._tips_n = np.zeros(len(model.tips))
+        self._gyro = _NONE  # angular velocity in the base's own frame; empty where the base is bolted down
         self._body_pose, self._body_twist = np.zeros((0, 7)), np.zeros((0, 6))
+        self.sensed = Readings.of(sizes_of(model, tracked=False))
+        self.readings = np.zeros(self.sensed.size)
         self._steps = self._moment = 0
         self._energy_before_j = 0.0
         self._tracked = -1
@@ -144,6 +151,7 @@ class SimulatedRobot(ABC):
             UnknownNameError: No body of that name; the message lists the known ones.
         """
         self._tracked = self.world.index(body) if body else -1
+        self.sensed = Readings.of(sizes_of(self._model, tracked=bool(body)))
 
     def reset(self, state: RobotState | None, rng: np.random.Generator) -> RobotState:
         """See `Backend.reset`: a posture, with everything else as described.
@@ -217,9 +225,10 @@ class SimulatedRobot(ABC):
         Raises:
             DivergedError: A joint passed the speed no drive can reach, the base or a body is faster than anything here gets, or not finite.
         """
-        target = checked_target(command, self._model.joint_names)
-        self._target_rad = self._in_range(target)
-        kernel = self.kernel
+        kernel, target = self.kernel, np.array(command.target_rad, dtype=np.float64)
+        if target.shape != self._lower_rad.shape or not in_range(target, self._lower_rad, self._upper_rad):
+            checked_target(command, self._model.joint_names)  # says what is wrong
+        self._target_rad = target
         self._energy_before_j = self.energy_j
         self._shafts.append(kernel.shafts(self._target_rad))
         if self._late_substeps:
@@ -230,10 +239,12 @@ class SimulatedRobot(ABC):
         self._pushes = ()
         self._steps += 1
         self._moment += 1
-        if not np.abs(kernel.qd_rad_s).max(initial=0.0) < MAX_SPEED_RAD_S:  # also NaN
-            raise self._joint_diverged()
         self._read()
-        self._check_speeds()
+        _, _, velocity, gyro = self._base
+        if not believable(
+            kernel.qd_rad_s, MAX_SPEED_RAD_S, velocity, gyro, self._body_twist, MAX_SPEED_M_S, MAX_SPIN_RAD_S
+        ):
+            raise self._what_diverged()
         self._last_finite_rad[:] = kernel.q_rad
         return self._sense()
 
@@ -253,33 +264,22 @@ class SimulatedRobot(ABC):
             source=self._source,
         )
 
-    def _read(self) -> None:
-        if self._model.floating:
-            self._base = self._read_base()
-        if self.world.bodies:
-            self._body_pose, self._body_twist = self._read_bodies()
-        self._tips_n = self._tip_forces()
-
-    def _check_speeds(self) -> None:
-        if self._model.floating:
-            velocity, spin = self._base[2].tolist(), self._base[3].tolist()
-            slow = all(-MAX_SPEED_M_S < v < MAX_SPEED_M_S for v in velocity)  # NaN is not
-            if not (slow and all(-MAX_SPIN_RAD_S < w < MAX_SPIN_RAD_S for w in spin)):
-                raise self._thing_diverged("its base", self._base[2], self._base[3])
-        if self.world.bodies:
-            twist = np.abs(self._body_twist)
-            if not (twist[:, :3].max() < MAX_SPEED_M_S and twist[:, 3:].max() < MAX_SPIN_RAD_S):
-                worst = int(np.argmax(np.nan_to_num(twist, nan=np.inf).max(axis=1)))
-                pair = self._body_twist[worst]
-                raise self._thing_diverged(f"body {self.world.bodies[worst].name}", pair[:3], pair[3:])
-
-    def _joint_diverged(self) -> DivergedError:
+    def _what_diverged(self) -> DivergedError:
+        """The first that is too fast: a joint, the base, or a body."""
         speed = np.nan_to_num(np.abs(self.kernel.qd_rad_s), nan=np.inf)
-        worst = int(np.argmax(speed))
-        return self._diverged(
-            f"joint {self._model.joint_names[worst]} at {self.kernel.qd_rad_s[worst]:.1f} rad/s, at most {MAX_SPEED_RAD_S:g} "
-            "is believed"
-        )
+        if speed.max(initial=0.0) >= MAX_SPEED_RAD_S:
+            worst = int(np.argmax(speed))
+            return self._diverged(
+                f"joint {self._model.joint_names[worst]} at {self.kernel.qd_rad_s[worst]:.1f} rad/s, at most "
+                f"{MAX_SPEED_RAD_S:g} is believed"
+            )
+        _, _, velocity, spin = self._base
+        fastest = [np.nan_to_num(np.abs(x), nan=np.inf).max() for x in (velocity, spin)]
+        if fastest[0] >= MAX_SPEED_M_S or fastest[1] >= MAX_SPIN_RAD_S:
+            return self._thing_diverged("its base", velocity, spin)
+        worst = int(np.argmax(np.nan_to_num(np.abs(self._body_twist), nan=np.inf).max(axis=1)))
+        pair = self._body_twist[worst]
+        return self._thing_diverged(f"body {self.world.bodies[worst].name}", pair[:3], pair[3:])
 
     def _thing_diverged(self, what: str, velocity: np.ndarray, spin: np.ndarray) -> DivergedError:
         return self._diverged(
@@ -298,27 +298,22 @@ class SimulatedRobot(ABC):
         return np.minimum(np.maximum(q_rad, self._lower_rad), self._upper_rad)  # np.clip costs four times as much
 
     def _sense(self) -> RobotState:
-        kernel, drive = self.kernel, self._drive
-        floating = self._model.floating
-        return RobotState(
-            time_s=self._steps / self._control_hz,
-            q_rad=kernel.q_rad.copy(),
-            qd_rad_s=kernel.qd_rad_s.copy(),
-            target_rad=self._target_rad.copy(),
-            motor_rad=drive["spool_rad"].copy(),
-            motor_rad_s=drive["spool_rad_s"].copy(),
-            motor_current_a=drive["current_a"].copy(),
-            motor_temperature_c=drive["winding_c"].copy(),
-            tip_force_n=self._tips_n.copy(),
-            imu_gyro_rad_s=into_frame(self._base[1], self._base[3]) if floating else _NONE,
-            imu_quat_xyzw=self._base[1].copy() if floating else _NONE,
-            object_pose=self._object_pose() if self._tracked >= 0 else _NONE,
+        """The state, and its readings in one vector, `readings`."""
+        pose = _NONE
+        if self._tracked >= 0:
+            pose = np.empty(7)
+            pose_in_base(self._body_pose[self._tracked], self._base[0], self._base[1], pose)
+        self.readings = np.concatenate(
+            (
+                self.kernel.joints,
+                self.kernel.motors,
+                self._tips_n,
+                self._gyro,
+                self._base[1] if self._model.floating else _NONE,
+                pose,
+            )
         )
-
-    def _object_pose(self) -> np.ndarray:
-        """Pose of the tracked body in the base frame, shape (7,)."""
-        pose, (origin, quat, _, _) = self._body_pose[self._tracked], self._base
-        return np.concatenate([into_frame(quat, pose[:3] - origin), quat_times(conjugate(quat), pose[3:])])
+        return self.sensed.state(self.readings, self._steps / self._control_hz, self._target_rad.copy())
 
     @abstractmethod
     def _apply(self, variation: Variation) -> None:
@@ -340,16 +335,8 @@ class SimulatedRobot(ABC):
         """Step kernel and engine in turn under `self._pushes`; leave the joint state in the kernel."""
 
     @abstractmethod
-    def _read_base(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Position, quaternion, velocity and angular velocity of a floating base's frame, in the world."""
-
-    @abstractmethod
-    def _read_bodies(self) -> tuple[np.ndarray, np.ndarray]:
-        """Poses (n, 7) and twists (n, 6) of the bodies' frames."""
-
-    @abstractmethod
-    def _tip_forces(self) -> np.ndarray:
-        """Normal force on each tip, shape (n_tips,) [N]."""
+    def _read(self) -> None:
+        """Take from the engine: a floating base's `_base` and `_gyro`, the bodies' poses and twists, the normal force on each tip; fresh arrays."""
 
     @abstractmethod
     def contacts(self) -> Contacts:
