@@ -18,7 +18,6 @@ from robot.errors import FlexorError, NotFiniteError, UnknownNameError
 from robot.link_wire import TaskFeedback
 from robot.state import Command, RobotState
 from sim import engines
-from sim.interface_kernel import NOT_FINITE, OUTSIDE, CompiledInterface
 from sim.ranges import Ranges, sizes_of
 from sim.tasks import Judgement, find
 from sim.world import World, WorldState
@@ -66,6 +65,8 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         ranges: Ranges | Mapping[str, tuple[float, float]] | None = None,
         level: str | None = None,
     ) -> None:
+        from sim.interface_kernel import CompiledInterface  # numba loads only where an environment is made
+
         task = find(env_id)
         hand = task.default_robot if hand is None else hand
         if hand not in task.robots:
@@ -233,15 +234,15 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.backend.push((*pushes, *self._draw.pushes.at(state.time_s, rng)) if self._draw else pushes)
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
-        action = np.array(action, dtype=np.float64)
+        action = np.asarray(action, dtype=np.float64)
         if action.shape != self._previous_action.shape:
             raise ActionError(f"action must have shape {self.action_space.shape}, got {action.shape}")
-        clipped, verdict = self._compiled.checked(action, 1.0 + ROUNDING)
-        if verdict == NOT_FINITE:
-            bad = {self.contract.action.joints[i]: float(action[i]) for i in np.flatnonzero(~np.isfinite(action))}
-            raise NotFiniteError("action", bad)
-        if verdict == OUTSIDE:
-            refuse_outside(action, self.contract.action.joints)
+        clipped = self._compiled.clipped(action, 1.0 + ROUNDING)
+        if clipped is None:
+            joints = self.contract.action.joints
+            refuse_not_finite(action, joints)
+            refuse_outside(action, joints)
+        assert clipped is not None
         return clipped
 
     def render(self) -> np.ndarray | None:
@@ -270,6 +271,17 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._live = None
         for backend in self._backends.values():
             backend.close()
+
+
+def refuse_not_finite(action: np.ndarray, joints: tuple[str, ...]) -> None:
+    """Refuse an action with a NaN or an infinity.
+
+    Raises:
+        NotFiniteError: The joints are named.
+    """
+    bad = {joints[i]: float(action[i]) for i in np.flatnonzero(~np.isfinite(action))}
+    if bad:
+        raise NotFiniteError("action", bad)
 
 
 def refuse_outside(action: np.ndarray, joints: tuple[str, ...], prefix: str = "") -> None:

@@ -16,7 +16,6 @@ from robot.kinematics import TipKinematics
 from sim.readings import Readings
 
 GRAVITY, PHASE, COLUMNS, TO_GOAL = range(4)
-FINE, NOT_FINITE, OUTSIDE = range(3)
 
 
 @njit(cache=True)
@@ -101,16 +100,14 @@ def _observe(
     return -1
 
 
-@njit("int64(float64[::1], float64, float64[::1])", cache=True)
-def _checked(action, most, clipped):  # pragma: no cover - compiled
-    verdict = FINE
+@njit("b1(float64[::1], float64)", cache=True)
+def _clipped(action, most):  # pragma: no cover - compiled
+    """Clip to -1..1 in place; False where a number is not finite or beyond `most`."""
+    fine = True
     for i in range(action.shape[0]):
-        if not np.isfinite(action[i]):
-            return NOT_FINITE
-        if abs(action[i]) > most:
-            verdict = OUTSIDE
-        clipped[i] = min(max(action[i], -1.0), 1.0)
-    return verdict
+        fine = fine and abs(action[i]) <= most  # NaN is not
+        action[i] = min(max(action[i], -1.0), 1.0)
+    return fine
 
 
 @njit("void(float64[::1], float64[::1], int64[::1], float64[:,::1], b1, float64[::1])", cache=True)
@@ -209,10 +206,10 @@ class CompiledInterface:
             self._interface.refuse_not_finite(self._last)
         return self._last.copy()
 
-    def checked(self, action: np.ndarray, most: float) -> tuple[np.ndarray, int]:
-        """An action clipped to -1..1, and what is wrong with it: `FINE`, `NOT_FINITE`, or `OUTSIDE` where a number is beyond `most`."""
-        clipped = np.empty(len(action))
-        return clipped, _checked(action, most, clipped)
+    def clipped(self, action: np.ndarray, most: float) -> np.ndarray | None:
+        """An action clipped to -1..1; None where a number is not finite, or beyond `most`."""
+        clipped = np.array(action, dtype=np.float64)
+        return clipped if _clipped(clipped, most) else None
 
     def command(self, action: np.ndarray, in_force_rad: np.ndarray) -> np.ndarray:
         """`Interface.command` of an action that was checked, with the targets in force: joint targets [rad]."""
@@ -254,4 +251,4 @@ def _source(term: Term, rows: np.ndarray, at: dict[str, int]) -> tuple[int, np.n
     return ways[term.name]
 
 
-__all__ = ["FINE", "NOT_FINITE", "OUTSIDE", "CompiledInterface"]
+__all__ = ["CompiledInterface"]

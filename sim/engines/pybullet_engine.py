@@ -5,6 +5,7 @@ transmission. PyBullet has no armature, so a joint's share of reflected inertia 
 """
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
 
@@ -171,7 +172,7 @@ class PyBulletRobot(SimulatedRobot):
         kernel, body, indices, client = self.kernel, self.body, self._indices, self._client
         apply, tick, read = pybullet.setJointMotorControlArray, pybullet.stepSimulation, pybullet.getJointStates
         kernel_step, torque, mode = kernel.step, kernel.torque_nm, pybullet.TORQUE_CONTROL
-        q_rad, qd_rad_s = kernel.q_rad, kernel.qd_rad_s
+        q_rad, qd_rad_s, angle, speed = kernel.q_rad, kernel.qd_rad_s, itemgetter(0), itemgetter(1)
         for _ in range(substeps):
             kernel_step()
             apply(body, indices, mode, forces=torque.tolist(), physicsClientId=client)
@@ -179,8 +180,7 @@ class PyBulletRobot(SimulatedRobot):
                 self._apply_pushes()
             tick(physicsClientId=client)
             states = read(body, indices, physicsClientId=client)
-            q_rad[:] = [s[0] for s in states]
-            qd_rad_s[:] = [s[1] for s in states]
+            q_rad[:], qd_rad_s[:] = list(map(angle, states)), list(map(speed, states))
 
     def _apply_pushes(self) -> None:
         """Bullet forgets external forces after each substep."""

