@@ -18,6 +18,7 @@ ENGINES = {
     "pybullet_utils",
     "mujoco",
     "numba",
+    "llvmlite",  # comes with numba, whose intrinsics are written in it
     "viser",
     "av",
     "PIL",
