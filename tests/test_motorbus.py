@@ -390,7 +390,8 @@ class SimulatedPort:
 
     def __init__(self, bus):
         self.bus, self.buffer, self.is_using, self.packet_timeout = bus, b"", False, 0
-        self.closed = False
+        self.closed, self.gone, self.learns = False, False, True
+        self.modes, self.written = {}, {}
 
     def clearPort(self):
         self.buffer = b""
@@ -415,6 +416,8 @@ class SimulatedPort:
         return list(taken)
 
     def writePort(self, packet):
+        if self.gone:
+            raise OSError("device disconnected")
         data = bytes(packet)
         motor, instruction, body = data[4], data[7], data[8:-2]
         ids, bus = self.bus.ids, self.bus
@@ -429,10 +432,18 @@ class SimulatedPort:
                     if address == packets.BLOCK_ADDRESS
                     else packets.status(asked, bytes([int(bus._error[i])]))
                 )
+        elif instruction == 0x83 and int.from_bytes(body[:2], "little") != packets.GOAL_ADDRESS:
+            self.written[int.from_bytes(body[:2], "little")] = [bytes(body[5:])[: int.from_bytes(body[2:4], "little")]]
         elif instruction == 0x83:  # sync write
             rows = [body[4 + 5 * k : 9 + 5 * k] for k in range(len(ids))]
             goals = [int.from_bytes(row[1:], "little", signed=True) * packets.RAD_PER_TICK for row in rows]
             bus.write_goals(np.array(goals))
+        elif instruction == 0x02 and motor not in bus._silent:
+            self.buffer += packets.status(motor, bytes([self.modes.get(motor, 0)]))
+        elif instruction == 0x03 and body[0] == packets.DRIVE_MODE_ADDRESS:
+            if self.learns:
+                self.modes[motor] = body[2]
+            self.buffer += packets.status(motor, b"")
         elif instruction == 0x03 and motor not in bus._silent:  # write: torque
             bus.torque[ids.index(motor)] = bool(body[2])
             self.buffer += packets.status(motor, b"")
@@ -479,3 +490,132 @@ def test_without_the_sdk_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "dynamixel_sdk", None)
     with pytest.raises(NoSdkError, match=r"flexor\[hardware\]"):
         DynamixelBus("/dev/null", (1,))
+
+
+def test_the_sdk_sets_the_drives_time_profile_and_their_watchdog():
+    pytest.importorskip("dynamixel_sdk")
+    from robot.motorbus.dynamixel import DynamixelBus
+
+    port = SimulatedPort(SimulatedBus((4, 5, 6)))
+    port.modes = {4: 0x01, 5: 0x05}  # one turns the other way round, and so it stays
+    bus = DynamixelBus("", (4, 5, 6), port=port)
+    bus.pace(0.04)
+    assert port.modes == {4: 0x05, 5: 0x05, 6: 0x04}
+    assert port.written[108] == [bytes([0, 0, 0, 0, 40, 0, 0, 0])]  # no acceleration: a ramp of 40 ms
+    bus.guard(0.5)
+    assert port.written[98] == [bytes([25])]
+    bus.guard(0.0)
+    assert port.written[98] == [bytes([0])]
+    port.modes, port.learns = {}, False
+    with pytest.raises(MotorBusError, match="time-based profile"):
+        bus.pace(0.04)
+
+
+def test_a_serial_adapter_that_falls_out_is_a_bus_failure_and_every_motor_is_still_told_to_let_go():
+    pytest.importorskip("dynamixel_sdk")
+    from robot.motorbus.dynamixel import DynamixelBus
+
+    port = SimulatedPort(SimulatedBus((4, 5, 6)))
+    bus = DynamixelBus("", (4, 5, 6), port=port)
+    port.gone = True
+    for call in (bus.read, lambda: bus.write_goals(np.zeros(3)), lambda: bus.pace(0.02), lambda: bus.guard(0.1)):
+        port.is_using = False
+        with pytest.raises(MotorBusError, match="the port is gone"):
+            call()
+    port.is_using = False
+    with pytest.raises(MissingMotorError, match=r"4: .*5: .*6: "):
+        bus.set_torque(False)
+    with pytest.raises(MotorBusError, match="cannot go to"):
+        bus.write_goals(np.array([0.0, 1e9, 0.0]))
+
+
+def test_drives_move_their_targets_evenly_over_a_control_period():
+    bus = SimulatedBus((1,))
+    bus.pace(0.04)
+    bus.set_torque(True)
+    bus.write_goals(np.array([0.4]))
+    fine = SimulatedBus((1,))  # the same ramp in a thousand small steps
+    fine.set_torque(True)
+    bus.advance(0.02)
+    assert bus._setpoint[0] == pytest.approx(0.2)
+    for k in range(1000):
+        fine.write_goals(np.array([0.4 * (k + 0.5) / 1000]))
+        fine.advance(0.04 / 1000)
+    bus.advance(0.02)
+    np.testing.assert_allclose(bus.position_rad, fine.position_rad, atol=1e-6)
+    bus.advance(0.06)
+    fine.write_goals(np.array([0.4]))
+    fine.advance(0.06)
+    np.testing.assert_allclose(bus.position_rad, fine.position_rad, atol=1e-6)
+
+
+def test_a_hand_on_a_bus_is_paced_by_its_control_period_and_stops_when_nobody_speaks(made):
+    backend, bus = made
+    backend.reset(None, rng())
+    assert bus._period_s == pytest.approx(1.0 / HZ)
+    backend.step(Command(target_rad=HAND.home_rad + 0.1))
+    bus.advance(1.0)
+    assert bus.stopped
+    stood = bus.position_rad.copy()
+    backend.step(Command(target_rad=HAND.home_rad))
+    np.testing.assert_allclose(bus.position_rad, stood, atol=1e-3)  # goals are refused now
+    backend.reset(None, rng())
+    assert not bus.stopped
+
+
+@pytest.mark.parametrize("turns", [-1, 1, 3])
+def test_a_motor_that_forgot_its_turns_is_found_by_what_its_cables_allow(turns):
+    calibration = nominal(HAND)
+    bus = simulated(HAND, calibration)
+    bus.position_rad[[3, 9]] += turns * 2.0 * np.pi  # as after a power cycle
+    bus._goal, bus._setpoint = bus.position_rad.copy(), bus.position_rad.copy()
+    before, furthest = bus.position_rad.copy(), []
+
+    def wait(dt_s):
+        furthest.append(np.abs(bus._goal - before).max())
+        bus.advance(dt_s)
+
+    backend = HardwareBackend(bus, HAND, calibration, control_hz=HZ, wait=wait)
+    state = backend.reset(None, rng())
+    np.testing.assert_allclose(state.q_rad, HAND.home_rad, atol=0.1)
+    assert max(furthest) < 0.6
+    backend.close()
+
+
+def test_a_motor_where_its_cables_cannot_be_moves_nothing():
+    calibration = nominal(HAND)
+    bus = simulated(HAND, calibration)
+    backend = HardwareBackend(bus, HAND, calibration, control_hz=HZ, wait=bus.advance)
+    bus.position_rad[5] += np.pi  # half a turn off: slipped on its spool
+    with pytest.raises(MotorBusError, match=rf"{HAND.motor_names[5]} at .* calibrate this hand again"):
+        backend.reset(None, rng())
+    assert not bus.torque.any()
+
+
+def test_commands_that_never_leave_are_old_data(made, monkeypatch):
+    backend, bus = made
+    backend.reset(None, rng())
+    good = backend.step(Command(target_rad=HAND.home_rad))
+
+    def broken(goals):
+        raise MotorBusError("the port is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bus, "write_goals", broken)
+        for _ in range(3):
+            state = backend.step(Command(target_rad=HAND.home_rad + 0.1))
+            assert state.time_s == good.time_s and backend.errors["MotorBusError"] > 0
+    np.testing.assert_array_equal(state.target_rad, HAND.home_rad)
+    assert backend.step(Command(target_rad=HAND.home_rad)).time_s > good.time_s
+
+
+def test_calibration_gives_up_on_a_motor_that_meets_no_stop_and_gets_nowhere(monkeypatch):
+    bus, _ = two_stops()
+    monkeypatch.setattr("robot.motorbus.simulated.STIFFNESS_A_RAD", 0.5)  # it never draws what a stop draws
+    with pytest.raises(CalibrationError, match="does not move"):
+        run(bus)
+    assert not bus.torque.any()
+    bus, _ = two_stops()
+    bus.temperature_c[:] = 70.0
+    with pytest.raises(CalibrationError, match="let it cool"):
+        run(bus)

@@ -589,9 +589,7 @@ def test_a_graph_without_the_normaliser_its_metadata_names_is_refused_though_its
         examine(artifact(proto))
     proto = model()
     for node in proto.graph.node:
-        if node.name == "limited":
-            node.input[0] = "centred"
-        elif node.name == "scaled":
+        if node.name == "scaled":
             node.op_type = "Add"
     with pytest.raises(why.MissingNormaliserError, match="applies that standard deviation"):
         examine(artifact(proto, arrays={}))

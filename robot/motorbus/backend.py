@@ -6,6 +6,7 @@ so a stretched or slack cable is not seen in them.
 
 from collections import Counter
 from collections.abc import Callable
+from math import tau as TURN
 
 import numpy as np
 
@@ -20,6 +21,9 @@ RESET_SPEED = 0.2  # share of each joint's largest speed on the way to a start p
 ARRIVED_RAD = 0.1  # a zero found at a stop may be 0.02 rad of spool off, four times that at a thumb joint
 AT_REST_RAD_S = 0.02
 MAX_RESET_S = 20.0
+MARGIN_RAD = 0.5  # of spool: stretch, and a zero that was found at a soft stop
+MAX_FIRST_RAD = 0.6  # of spool: no first goal is further from where a motor is
+WATCHDOG_S = 0.5  # drives that hear nothing for so long stop by themselves: this computer is gone
 
 
 class HardwareBackend:
@@ -59,7 +63,6 @@ class HardwareBackend:
         self._parameters = Parameters.of(model)
         self._direction = np.array([motor.direction for motor in motors], dtype=np.float64)
         self._zero = np.array([motor.zero_rad for motor in motors])
-        self._lower, self._upper = np.array([m.lower_rad for m in motors]), np.array([m.upper_rad for m in motors])
         n = len(model.joints)
         slopes = np.array([self._spool(row) for row in 1e-4 * np.eye(n)]).T / 1e-4  # (n_motors, n_joints)
         if slopes.shape[0] != n or np.linalg.matrix_rank(slopes) < n:
@@ -67,10 +70,11 @@ class HardwareBackend:
                 f"{model.name}: {n} joints cannot be told from {slopes.shape[0]} motors without encoders"
             )
         self._inverse = np.linalg.inv(slopes)
+        self._slack = np.array([motor.slack_rad for motor in motors])
         self._driven = np.array([model.index(tendon.joint) for tendon in model.tendons], dtype=np.intp)
         self._target = model.home_rad.copy()
         self._q, self._spools = model.home_rad.copy(), self._spool(model.home_rad)
-        self._steps, self._closed = 0, False
+        self._steps, self._closed, self._guarded, self._unsent = 0, False, False, False
         self._state: RobotState | None = None
         self.errors: Counter[str] = Counter()
         self.complaint = ""
@@ -93,6 +97,33 @@ class HardwareBackend:
             q = q - self._inverse @ (self._spool(q) - spool_rad)
         return q
 
+    def _find_turns(self) -> None:
+        """A motor forgets without power how many turns it had made. Its own joint allows less than one, so that tells which it is:
+        from the root outwards, as a tendon passes only joints that are nearer to the root than its own.
+
+        Raises:
+            MotorBusError: A motor is where no turn brings it into the range of its cables; nothing was moved.
+        """
+        spools = self._direction * (self._bus.read().position_rad - self._zero)
+        q, turns, lost = self._model.home_rad.copy(), np.zeros(len(spools)), []
+        for i, j in enumerate(self._driven):
+            ends_rad = np.array([self._model.lower_rad[j], self._model.upper_rad[j]])
+            ends = np.array([self._spool(np.where(np.arange(len(q)) == j, end, q))[i] for end in ends_rad])
+            low, high = ends.min() - self._slack[i] - MARGIN_RAD, ends.max() + self._slack[i] + MARGIN_RAD
+            turns[i] = np.round((0.5 * (low + high) - spools[i]) / TURN) if not low <= spools[i] <= high else 0.0
+            there = spools[i] + TURN * turns[i]
+            if not low <= there <= high or (turns[i] and high - low >= TURN):
+                lost.append(
+                    f"{self._model.motor_names[i]} at {spools[i]:.2f} rad of spool, possible is {low:.2f} to {high:.2f}"
+                )
+            order = np.argsort(ends)
+            q[j] = np.interp(there, ends[order], ends_rad[order])
+        if lost:
+            raise MotorBusError(
+                f"motors are where their cables cannot be: {'; '.join(lost)}; calibrate this hand again"
+            )
+        self._zero = self._zero - self._direction * TURN * turns
+
     def reset(self, state: RobotState | None, rng: np.random.Generator) -> RobotState:
         """Torque on, and slowly to a posture; `rng` is not needed, nothing here is random.
 
@@ -102,10 +133,19 @@ class HardwareBackend:
         """
         posture = self._model.home_rad if state is None else state.q_rad
         goal = self._clip(checked_posture(posture, self._model.joint_names))
+        self._bus.guard(0.0)  # a watchdog that has tripped lets go
         if self._state is None:
+            self._find_turns()
+            self._bus.pace(1.0 / self._control_hz)
             self._bus.set_torque(True)
         at = self._read()
         self._target = self._clip(at.q_rad)
+        far = np.abs(self._spool(self._target) - self._spools)
+        if (far > MAX_FIRST_RAD).any():
+            names = ", ".join(self._model.motor_names[i] for i in np.flatnonzero(far > MAX_FIRST_RAD))
+            raise MotorBusError(
+                f"motors {names} would jump by up to {far.max():.2f} rad of spool to get into their range"
+            )
         step = RESET_SPEED / self._control_hz * np.array([joint.max_speed_rad_s for joint in self._model.joints])
         near = np.zeros(len(goal), dtype=bool)
         for _ in range(round(MAX_RESET_S * self._control_hz)):
@@ -121,22 +161,30 @@ class HardwareBackend:
             raise MotorBusError(
                 f"joints {names} did not reach the start posture in {MAX_RESET_S:g} s {self.complaint}".rstrip()
             )
-        self._steps = 0
+        self._steps, self._guarded = 0, False
         self._state = self._read()
         return self._state
 
     def send(self, command: Command) -> None:
         """Write the goals; `receive` must follow."""
-        self._target = self._clip(checked_target(command, self._model.joint_names))
+        target, before = self._clip(checked_target(command, self._model.joint_names)), self._target
+        self._target, self._unsent = target, True
         try:
+            if not self._guarded:
+                self._bus.guard(WATCHDOG_S)
+                self._guarded = True
             self._bus.write_goals(self._goals())
+            self._unsent = False
         except MotorBusError as error:
+            self._target = before  # no motor has heard of the other one
             self._count(error)
 
     def receive(self) -> RobotState:
         """Read what the motors say now, at the end of the period."""
         assert self._state is not None, "reset first"
         self._steps += 1
+        if self._unsent:  # what is not in force is old, whatever the sensors say
+            return self._state
         try:
             self._state = self._read()
         except MotorBusError as error:

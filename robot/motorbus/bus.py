@@ -84,6 +84,18 @@ class MotorBus(Protocol):
         """Position goals of all motors, shape (n_motors,) [rad]. Motors do not answer."""
         ...
 
+    def pace(self, period_s: float) -> None:
+        """From now on the drives move their targets evenly to each goal over this time, as simulation does [s]. Torque must be off.
+
+        Raises:
+            MotorBusError: A motor cannot, or did not confirm.
+        """
+        ...
+
+    def guard(self, silence_s: float) -> None:
+        """From now on the drives stop by themselves once they have heard nothing for so long; 0 for never [s]."""
+        ...
+
     def set_torque(self, on: bool) -> None:
         """Switch all motors' torque. Off is always tried on every motor, whatever fails on the way.
 

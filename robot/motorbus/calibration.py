@@ -24,6 +24,8 @@ LEAD_RAD = 0.2  # the goal never leads the motor by more, so the push on a stop 
 MAX_TRAVEL_RAD = 40.0
 SLACK_RAD = 0.25  # of the spool: what the cables may hang
 MAX_ROUNDS = 4
+PROGRESS_RAD, STUCK_TICKS = 1e-3, 100  # a motor that gets nowhere for two seconds and meets no stop
+HOT_C = 65.0  # a search must not overheat what it searches
 
 
 class CalibrationError(FlexorError):
@@ -174,6 +176,8 @@ def calibrate(
         raise CalibrationStopped("not confirmed; nothing was moved")
     found = {}
     try:
+        bus.guard(0.0)
+        bus.pace(TICK_S)
         bus.set_torque(True)
         for i, name in enumerate(names):
             progress(f"{name}: looking for its stops", i / len(names))
@@ -219,10 +223,22 @@ def _tick(bus: MotorBus, goals: np.ndarray, names: tuple[str, ...], wait: Callab
 def _stop(bus: MotorBus, i: int, sign: int, names: tuple[str, ...], wait, should_stop) -> float:
     """Where motor i meets its stop in a direction [rad]."""
     goals = bus.read().position_rad.copy()
-    start = goals[i]
+    start = furthest = goals[i]
+    idle = 0
     while abs(goals[i] - start) < MAX_TRAVEL_RAD:
         readings = _tick(bus, goals, names, wait, should_stop)
         at = readings.position_rad[i]
+        idle = 0 if sign * (at - furthest) > PROGRESS_RAD else idle + 1
+        furthest = furthest if idle else at
+        if idle > STUCK_TICKS:
+            raise CalibrationError(
+                f"{names[i]} does not move at {at:.2f} rad and draws {readings.current_a[i]:.2f} A, less than the {STOP_A} A of "
+                "a stop; is it loose, blocked softly, or is its current not measured?"
+            )
+        if readings.temperature_c[i] > HOT_C:
+            raise CalibrationError(
+                f"{names[i]} is at {readings.temperature_c[i]:.0f} deg C, at most {HOT_C:g}; let it cool"
+            )
         if abs(readings.current_a[i]) > STOP_A and abs(readings.velocity_rad_s[i]) < 0.1:
             goals[i] = at  # let go of the stop
             _tick(bus, goals, names, wait, should_stop)

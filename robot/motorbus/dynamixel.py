@@ -7,6 +7,7 @@ Level 1, 3 Mbaud; and the USB adapter's latency timer to 1 ms. Without these a h
 import struct
 from collections.abc import Callable
 from importlib import import_module
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,19 @@ from robot.motorbus.bus import (
 from robot.motorbus.packets import (
     BLOCK_ADDRESS,
     BLOCK_BYTES,
+    DRIVE_MODE_ADDRESS,
     ERROR_ADDRESS,
     GOAL_ADDRESS,
+    MAX_GOAL,
+    MAX_PROFILE_MS,
+    MAX_WATCHDOG,
+    PROFILE,
+    PROFILE_ADDRESS,
     RAD_PER_TICK,
+    TIME_PROFILE,
     TORQUE_ADDRESS,
+    WATCHDOG_ADDRESS,
+    WATCHDOG_S,
     Registers,
 )
 
@@ -107,8 +117,51 @@ class DynamixelBus:
         }
         raise kinds.get(result, PacketError)(f"{what}: {self._packets.getTxRxResult(result)}")
 
+    def _talk(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        """A call of the SDK; a port that is gone (its adapter unplugged) is pyserial's OSError, which the SDK lets through.
+
+        Raises:
+            MotorBusError: The port is gone.
+        """
+        try:
+            return call(*arguments)
+        except OSError as error:
+            raise MotorBusError(f"{what}: the port is gone: {error}") from error
+
+    def _all(self, address: int, data: bytes, what: str) -> None:
+        """Write the same bytes to all motors."""
+        group = self._sdk.GroupSyncWrite(self._port, self._packets, address, len(data))
+        for motor in self._ids:
+            group.addParam(motor, list(data))
+        self._require(self._talk(what, group.txPacket), what)
+
+    def pace(self, period_s: float) -> None:
+        wrong = {}
+        for motor in self._ids:
+            mode, result, _ = self._talk(
+                "drive mode", self._packets.read1ByteTxRx, self._port, motor, DRIVE_MODE_ADDRESS
+            )
+            if result == self._sdk.COMM_SUCCESS and not mode & TIME_PROFILE:  # seldom: it is kept without power
+                wanted = mode | TIME_PROFILE
+                self._talk("drive mode", self._packets.write1ByteTxRx, self._port, motor, DRIVE_MODE_ADDRESS, wanted)
+                mode, result, _ = self._talk(
+                    "drive mode", self._packets.read1ByteTxRx, self._port, motor, DRIVE_MODE_ADDRESS
+                )
+            if result != self._sdk.COMM_SUCCESS or not mode & TIME_PROFILE:
+                wrong[motor] = self._packets.getTxRxResult(result) if result else f"drive mode {mode}"
+        if wrong:
+            raise MotorBusError(
+                f"motors {wrong} take no time-based profile; is their firmware recent and their torque off?"
+            )
+        period_ms = min(max(1, round(1e3 * period_s)), MAX_PROFILE_MS)
+        self._all(PROFILE_ADDRESS, PROFILE.pack(0, period_ms), "profile")
+
+    def guard(self, silence_s: float) -> None:
+        units = min(ceil(silence_s / WATCHDOG_S), MAX_WATCHDOG)
+        self._all(WATCHDOG_ADDRESS, bytes([units]), "bus watchdog")
+
     def _column(self, group: Any, address: int, length: int, what: str) -> list[bytes]:
-        self._require(group.txRxPacket(), what)
+        self._require(self._talk(what, group.txRxPacket), what)
         silent = [motor for motor in self._ids if not group.isAvailable(motor, address, length)]
         if silent:
             raise WrongIdError(f"{what}: motors {silent} were asked, others answered")
@@ -131,13 +184,20 @@ class DynamixelBus:
     def write_goals(self, position_rad: np.ndarray) -> None:
         self._goals.clearParam()
         for motor, goal in zip(self._ids, position_rad.tolist()):
-            self._goals.addParam(motor, list(struct.pack("<i", round(goal / RAD_PER_TICK))))
-        self._require(self._goals.txPacket(), "sync write of goals")
+            ticks = goal / RAD_PER_TICK
+            if not abs(ticks) <= MAX_GOAL:  # nor is NaN
+                raise MotorBusError(f"motor {motor} cannot go to {goal} rad")
+            self._goals.addParam(motor, list(struct.pack("<i", round(ticks))))
+        self._require(self._talk("sync write of goals", self._goals.txPacket), "sync write of goals")
 
     def set_torque(self, on: bool) -> None:
         failed = {}
         for motor in self._ids:
-            result, _ = self._packets.write1ByteTxRx(self._port, motor, TORQUE_ADDRESS, int(on))
+            try:
+                result, _ = self._packets.write1ByteTxRx(self._port, motor, TORQUE_ADDRESS, int(on))
+            except OSError as error:  # the others may still hear it
+                failed[motor] = str(error)
+                continue
             if result != self._sdk.COMM_SUCCESS:
                 failed[motor] = self._packets.getTxRxResult(result)
         if failed:

@@ -15,6 +15,13 @@ HEADER = b"\xff\xff\xfd\x00"
 STATUS = 0x55
 # One block of registers is read at once: current i16, velocity i32, position i32, ..., temperature u8, from 126 to 146.
 ERROR_ADDRESS, TORQUE_ADDRESS, GOAL_ADDRESS, BLOCK_ADDRESS, BLOCK_BYTES = 70, 64, 116, 126, 21
+# Drive mode (EEPROM): bit 2 makes the profile registers times in milliseconds; an acceleration of 0 makes the profile a ramp.
+DRIVE_MODE_ADDRESS, TIME_PROFILE = 10, 0x04
+PROFILE_ADDRESS, PROFILE = 108, struct.Struct("<ii")  # acceleration, velocity
+MAX_PROFILE_MS = 32_737
+WATCHDOG_ADDRESS, WATCHDOG_S = 98, 0.02  # one unit of the bus watchdog
+MAX_WATCHDOG = 127
+MAX_GOAL = 1_048_575  # extended position mode: 256 turns either way
 BLOCK = struct.Struct("<hii8xHB")  # current, velocity, position, trajectories, voltage, temperature
 RAD_PER_TICK = 2.0 * pi / 4096.0
 RAD_S_PER_UNIT = 0.229 * 2.0 * pi / 60.0

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from robot.motorbus.bus import MissingMotorError, Readings
+from robot.motorbus.bus import BusTimeoutError, MissingMotorError, Readings
 from robot.motorbus.packets import ALERT, Registers, parse_status, status
 
 LAG_S = 0.05  # first-order lag of a motor behind its goal
@@ -43,6 +43,9 @@ class SimulatedBus:
         self._noisy: set[int] = set()
         self._answers_as: dict[int, int] = {}
         self.reads = 0
+        self._setpoint, self._speed, self._period_s = self._goal.copy(), np.zeros(n), 0.0
+        self._guard_s = self._silence_s = 0.0
+        self.stopped = False  # the watchdog's doing: goals are refused until it is told to let go
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -50,16 +53,28 @@ class SimulatedBus:
 
     def advance(self, dt_s: float) -> None:
         """Let time pass."""
+        self._silence_s += dt_s
+        if 0.0 < self._guard_s < self._silence_s:
+            self.stopped, self._goal, self._setpoint = True, self.position_rad.copy(), self.position_rad.copy()
         low, high = self._stops[:, 0] - 0.5 * self._slack, self._stops[:, 1] + 0.5 * self._slack
-        moved = self.position_rad + (1.0 - np.exp(-dt_s / LAG_S)) * (self._goal - self.position_rad)
+        ramping_s = np.minimum(dt_s, np.abs(self._goal - self._setpoint) / np.maximum(np.abs(self._speed), 1e-12))
+        moved = self._follow(self.position_rad, self._setpoint, self._speed, ramping_s)
+        arrived = ramping_s < dt_s
+        self._setpoint = np.where(arrived, self._goal, self._setpoint + self._speed * ramping_s)
+        moved = self._follow(moved, self._setpoint, np.zeros_like(moved), dt_s - ramping_s)
         moved = np.where(self.torque, np.clip(moved, low, high), self.position_rad)
         self._velocity = (moved - self.position_rad) / dt_s
         self.position_rad = moved
-        behind = STIFFNESS_A_RAD * (self._goal - moved)
+        behind = STIFFNESS_A_RAD * (self._setpoint - moved)
         self._current = np.where(self.torque, np.clip(behind, -MAX_A, MAX_A), 0.0)
         cooled = (self.temperature_c - AMBIENT_C) * np.exp(-COOLING_1_S * dt_s)
         self.temperature_c = AMBIENT_C + cooled + HEAT_C_PER_A2S * self._current**2 * dt_s
         self._trip(self.temperature_c > TRIP_C, OVERHEATED)
+
+    @staticmethod
+    def _follow(x: np.ndarray, setpoint: np.ndarray, speed: np.ndarray, dt_s: np.ndarray) -> np.ndarray:
+        """LAG_S x' = setpoint + speed t - x, solved over dt."""
+        return setpoint + speed * (dt_s - LAG_S) + (x - setpoint + speed * LAG_S) * np.exp(-dt_s / LAG_S)
 
     def _trip(self, which: np.ndarray, bit: int) -> None:
         self._error[which] |= bit
@@ -83,6 +98,7 @@ class SimulatedBus:
 
     def read(self) -> Readings:
         self.reads += 1
+        self._silence_s = 0.0
         blocks = [Registers.unpack(parse_status(self.answer(i), motor)[0]) for i, motor in enumerate(self._ids)]
         return Readings(
             position_rad=np.array([block.position_rad for block in blocks]),
@@ -94,11 +110,30 @@ class SimulatedBus:
 
     def write_goals(self, position_rad: np.ndarray) -> None:
         heard = np.array([motor not in self._silent for motor in self._ids])
+        self._silence_s = 0.0
+        if self.stopped:
+            return  # a sync write is not answered, so nobody is told
         self._goal = np.where(heard, position_rad, self._goal)
+        if self._period_s > 0.0:
+            self._speed = (self._goal - self._setpoint) / self._period_s
+        else:
+            self._setpoint = self._goal.copy()
+
+    def pace(self, period_s: float) -> None:
+        if self._silent:
+            raise BusTimeoutError(f"motors {sorted(self._silent)} did not answer")
+        self._period_s = period_s
+
+    def guard(self, silence_s: float) -> None:
+        self._guard_s, self._silence_s = silence_s, 0.0
+        self.stopped = self.stopped and silence_s > 0.0
 
     def set_torque(self, on: bool) -> None:
         if on:
-            self._goal = self.position_rad.copy()  # as the X series: goal is where it is
+            self._goal, self._setpoint = (
+                self.position_rad.copy(),
+                self.position_rad.copy(),
+            )  # as the X series: goal is where it is
         self.torque[:] = on
         self._trip(np.zeros(len(self._ids), dtype=bool), 0)
         if self._silent:
