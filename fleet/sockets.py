@@ -11,6 +11,7 @@ from fleet.keys import CurvePair, checked_name
 from fleet.wire import Payload
 
 MAX_FRAME_BYTES = 2 << 20
+BACKLOG = 4096  # connections that wait to be taken: a fleet that comes back at once; ZeroMQ's own 100 overflows with some hundred robots
 VIEW_BYTES = 16 << 10  # from here on a view of a frame is cheaper than a copy
 IO_THREADS, CONTROL_THREADS, BULK_THREADS = (
     3,
@@ -73,7 +74,7 @@ def tune(socket: zmq.Socket) -> None:
         (zmq.HEARTBEAT_IVL, 2000),
         (zmq.HEARTBEAT_TIMEOUT, 6000),
         (zmq.HEARTBEAT_TTL, 6000),
-        (zmq.HANDSHAKE_IVL, 5000),
+        (zmq.HANDSHAKE_IVL, 15000),  # thousands that come at once take more than 5 s: all would be cut, and come again
         (zmq.TCP_MAXRT, 15000),
     ):
         socket.setsockopt(option, value)
@@ -94,6 +95,7 @@ def listen(
     socket = context.socket(zmq.ROUTER)
     tune(socket)
     socket.setsockopt(zmq.AFFINITY, threads)
+    socket.setsockopt(zmq.BACKLOG, BACKLOG)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     secure_server(socket, pair, domain)
@@ -117,8 +119,9 @@ def dial(
     socket = context.socket(zmq.DEALER)
     tune(socket)
     socket.setsockopt(zmq.IMMEDIATE, 1)
-    socket.setsockopt(zmq.CONNECT_TIMEOUT, 3000)
-    socket.setsockopt(zmq.RECONNECT_IVL, 200)  # to 400, by chance; the uplink dials anew after a second or two
+    socket.setsockopt(zmq.CONNECT_TIMEOUT, 10000)  # as with the handshake; the uplink gives up sooner and dials anew
+    socket.setsockopt(zmq.RECONNECT_IVL, 200)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
     if routing_id:
         socket.setsockopt(zmq.ROUTING_ID, routing_id)
     secure_client(socket, pair, hub_public)

@@ -1,6 +1,7 @@
 """FLX1 frames: golden bytes, round trips, and a named error for everything that is not a message."""
 
 import zlib
+from contextlib import ExitStack
 
 import msgspec
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from fleet.checksum import crc32
 from fleet.errors import CrcError, LengthError, MagicError, MessageTypeError, MetaError, VersionError, WireError
+from fleet.keys import CurvePair
 from fleet.messages import MESSAGE_CODES, Ack, Err, Get, Heartbeat, Hello, Nack, Put, Welcome
-from fleet.sockets import VIEW_BYTES, contents
+from fleet.sockets import BACKLOG, BULK_THREADS, CONTROL_THREADS, IO_THREADS, VIEW_BYTES, contents, listen
 from fleet.wire import ENVELOPE_BYTES, LAST_FRAGMENT, MAX_META_BYTES, MAX_PAYLOAD_BYTES, TOMBSTONE, decode, encode
 
 # Golden bytes of protocol 1.0: never edited. A change here is a new version, and the old bytes must still decode.
@@ -178,3 +180,18 @@ def test_large_frames_are_seen_where_they_are_and_small_ones_copied():
     small, large = contents([zmq.Frame(b"a" * (VIEW_BYTES - 1)), zmq.Frame(b"b" * VIEW_BYTES)])
     assert (type(small), type(large)) == (bytes, memoryview)
     assert (len(small), bytes(large)) == (VIEW_BYTES - 1, b"b" * VIEW_BYTES)
+
+
+def test_a_whole_fleet_may_knock_at_once_and_bulk_is_decrypted_apart_from_control():
+    public, secret = zmq.curve_keypair()
+    with zmq.Context(io_threads=IO_THREADS) as context, ExitStack() as stack:
+        pair = CurvePair(public=public, secret=secret)
+        sockets = [listen(context, pair, "fleet", "127.0.0.1", "*", "test", t) for t in (CONTROL_THREADS, BULK_THREADS)]
+        for socket in sockets:
+            stack.callback(socket.close, 0)
+        assert [socket.getsockopt(zmq.BACKLOG) for socket in sockets] == [BACKLOG, BACKLOG]
+        control, bulk = (socket.getsockopt(zmq.AFFINITY) for socket in sockets)
+    assert BACKLOG >= 4000  # two connections of each of two thousand robots
+    assert control & bulk == 0
+    assert (control | bulk).bit_length() == IO_THREADS
+    assert bulk.bit_count() == 2

@@ -16,7 +16,7 @@ from fleet.disk import Disk
 from fleet.errors import WireError
 from fleet.keys import CurvePair, load_hub_public, load_robot_pair
 from fleet.messages import Ack, Err, Heartbeat, HeartbeatOk, Hello, Nack, Put, Puts, Welcome
-from fleet.session import BATCH_BYTES, BATCH_RECORDS
+from fleet.session import BATCH_BYTES, BATCH_RECORDS, LIVENESS_S
 from fleet.sockets import BULK_OFFSET, dial
 from fleet.wire import STEPS, decode, encode
 
@@ -79,7 +79,7 @@ class LoadRobot:
 
     def turn(self, now_s: float, *, records: bool = True) -> None:
         """Say what is due."""
-        if now_s - self._heard_s > 3.0:  # the hub was killed: it is there again, or will be
+        if now_s - self._heard_s > LIVENESS_S:  # the hub was killed: it is there again, or will be
             self.joined, self._heard_s = False, now_s
         if not self.joined:
             if now_s - self._hello_s > HEARTBEAT_S and try_send(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -246,13 +247,18 @@ def packs(seconds: float, batch: int = 256) -> dict[str, float]:
         columns = [pack.observation, pack.action, pack.reward, pack.log_prob, pack.ended]
         for column in columns:
             np.asarray(column).sum()  # into the page cache
-        done, started = 0, time.monotonic()
+        done, cpu, started = 0, time.process_time(), time.monotonic()
         while (now_s := time.monotonic()) < started + seconds:
             rows = rng.integers(0, len(pack), batch)
             for column in columns:
                 column[rows]
             done += batch
-        return {"steps_per_s": done / (now_s - started), "bytes_per_step": 4.0 * (n_obs + n_act + 2) + 1}
+        cpu = time.process_time() - cpu
+        return {
+            "steps_per_s": done / (now_s - started),
+            "steps_per_cpu_s": done / cpu,
+            "bytes_per_step": 4.0 * (n_obs + n_act + 2) + 1,
+        }
 
 
 def crowd(seconds: float, robots: int, payload_bytes: int, rate_hz: float) -> dict[str, float]:
@@ -374,11 +380,12 @@ def uplink(seconds: float) -> dict[str, float]:
         line = Line(hubs=[HubAddress(host="127.0.0.1", port=hub.port)], robot=names[0], keys=hub.keys)
         up = Uplink(line, Path(folder) / "spool", heartbeat=lambda: Heartbeat(state="running"))
         up.start()
-        appends, cpu, started, k = [], time.process_time(), time.monotonic(), 0
+        appends, taken, cpu, started, k = [], [], time.process_time(), time.monotonic(), 0
         while (now_s := time.monotonic()) < started + seconds:
-            began = time.perf_counter()
+            switches, began = _preemptions(), time.perf_counter()
             up.tell(event)
             appends.append(time.perf_counter() - began)
+            taken.append(_preemptions() != switches)
             k += 1
             time.sleep(max(0.0, started + k / 50.0 - now_s))
         busy = (time.process_time() - cpu) / (time.monotonic() - started)
@@ -388,8 +395,15 @@ def uplink(seconds: float) -> dict[str, float]:
             "cores": busy,
             "append_p50_us": 1e6 * median(appends),
             "append_p999_us": 1e6 * float(np.quantile(appends, 0.999)),
+            "append_p999_running_us": 1e6 * float(np.quantile(np.array(appends)[~np.array(taken)], 0.999)),
+            "preempted": float(sum(taken)),
             "drained": float(drained),
         }
+
+
+def _preemptions() -> int:
+    """How often the kernel has given this thread's processor to somebody else: waiting then is the machine's doing, not the uplink's."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
 
 
 def _high_water_mb(pid: int) -> float:
