@@ -5,6 +5,7 @@ Not in a hot loop: between two decisions of a robot caches go cold and the core 
 | mode | what it measures |
 |---|---|
 | loop | the whole loop on generated C: robot behind a link, observation, filter, flight recorder, energy |
+| tail | the same on a robot with real-time priority: for the long runs |
 | c, onnxruntime, numpy | wait for the deadline, and decide: the network alone |
 | sleep | waiting for the deadlines by C, and nothing else |
 | tuned | the same by `session.run` with one thread and no spinning: what a careful stack does |
@@ -47,8 +48,9 @@ from robot.onboard.tick_record import load_library
 
 OURS = ("loop", *BACKENDS)
 SLEEP = "sleep"  # wait for each deadline, in C, and do nothing: the floor under every loop on this machine
+TAIL = "tail"  # the loop, and a robot that always answers in time: whose deadlines are missed is then the loop's matter
 PEERS = ("tuned", "default")
-MODES = (*OURS, SLEEP, *PEERS)
+MODES = (*OURS, TAIL, SLEEP, *PEERS)
 AUTO = "auto"  # the fastest backend here
 TORCH = "torch"  # lives in another package: it is started, never imported
 WARM_UP_CALLS = 100
@@ -121,7 +123,11 @@ def measure(artifact: Artifact, mode: str, *, rate_hz: float, seconds: float) ->
         raise UnknownNameError("mode", mode, (*MODES, AUTO))
     if mode == SLEEP:
         return _sleep_cost(rate_hz, seconds)
-    return _loop_cost(artifact, seconds) if mode == "loop" else _decision_cost(artifact, mode, rate_hz, seconds)
+    return (
+        _loop_cost(artifact, seconds, prompt=mode == TAIL)
+        if mode in ("loop", TAIL)
+        else _decision_cost(artifact, mode, rate_hz, seconds)
+    )
 
 
 def _decision_cost(artifact: Artifact, mode: str, rate_hz: float, seconds: float) -> Cost:
@@ -176,8 +182,8 @@ def _sleep_cost(rate_hz: float, seconds: float) -> Cost:
     )
 
 
-def _loop_cost(artifact: Artifact, seconds: float) -> Cost:
-    report = whole_loop(artifact, seconds)
+def _loop_cost(artifact: Artifact, seconds: float, *, prompt: bool) -> Cost:
+    report = whole_loop(artifact, seconds, prompt=prompt)
     if report.fault is not None:
         raise BenchError(f"the loop ended in {report.fault}: {report.fault_text}")
     latency = report.latency
@@ -196,13 +202,21 @@ def _loop_cost(artifact: Artifact, seconds: float) -> Cost:
     )
 
 
-def whole_loop(artifact: Artifact, seconds: float) -> LoopReport:
-    """The loop as `flexor run` runs it, on a mock in a process of its own, with a flight recorder and real-time priority."""
+def whole_loop(artifact: Artifact, seconds: float, *, prompt: bool) -> LoopReport:
+    """The loop as `flexor run` runs it, on a mock in a process of its own, with a flight recorder and real-time priority.
+
+    Args:
+        artifact: What decides.
+        seconds: How long [s].
+        prompt: The mock has real-time priority, too: a robot's motors do not wait for this machine's other work. Waking it then costs
+            the loop some microseconds more.
+    """
     contract = artifact.contract
     model = load_robot(contract.robot)
     robot = simulator.spawn(contract.env_id, contract.robot, "mock", control_hz=contract.control_hz)
-    with suppress(OSError):  # a robot's motors do not wait for this machine's other work; below the loop's own priority
-        os.sched_setscheduler(robot.pid, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY - 1))
+    if prompt:
+        with suppress(OSError):  # below the loop's own priority
+            os.sched_setscheduler(robot.pid, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY - 1))
     try:
         with tempfile.TemporaryDirectory() as folder:
             interface = contract.bind(model)
@@ -246,7 +260,7 @@ def with_sleeper(name: str, rate_hz: float, seconds: float) -> tuple[Cost, Cost]
         BenchError: See `in_process`.
     """
     with ThreadPoolExecutor(2) as both:
-        loop, sleep = (both.submit(in_process, name, mode, rate_hz, seconds) for mode in ("loop", SLEEP))
+        loop, sleep = (both.submit(in_process, name, mode, rate_hz, seconds) for mode in (TAIL, SLEEP))
         return loop.result(), sleep.result()
 
 
