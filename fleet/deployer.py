@@ -23,11 +23,12 @@ from fleet.errors import AssignmentError, HubAwayError, StaleCatalogueError
 from fleet.lease import Authority
 from fleet.shadow import Shadow
 from fleet.slots import Slot, Slots
+from robot.contract import Contract
 from robot.description.model import RobotModel
 from robot.errors import FlexorError
 from robot.onboard.admission import Admission, admit
 from robot.onboard.artifact import load
-from robot.onboard.refusals import AlteredFileError
+from robot.onboard.refusals import AlteredFileError, OtherTaskError
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +36,30 @@ Ask = Callable[[str, int], tuple[int, bytes]]
 Admit = Callable[[Path, str], Admission]
 
 
-def admit_folder(path: Path, sha256: str, model: RobotModel) -> Admission:
+def admit_folder(path: Path, sha256: str, model: RobotModel, running: Contract | None = None) -> Admission:
     """Admit an artifact on disk for a robot; its policy must have this hash ("" for any).
 
+    Args:
+        running: What the robot was started for: its rate and its task are the robot's, and no policy changes them. None before it is
+            started.
+
     Raises:
-        AdmissionError, ArtifactNotFoundError: Why not.
+        AdmissionError: Why not.
+        UnknownNameError: There is no such folder.
     """
     artifact = load(path)
     if sha256 and artifact.sha256 != sha256:
         raise AlteredFileError(f"{path}: policy.onnx has sha256 {artifact.sha256[:12]}, expected {sha256[:12]}")
-    return admit(artifact, model, expected_sha256=sha256 or None)
+    if running is not None:
+        theirs = artifact.contract
+        for what, here, seen in (("task", running.env_id, theirs.env_id), ("goal", running.goal, theirs.goal)):
+            if here != seen:
+                raise OtherTaskError(
+                    f"{artifact.label} was trained for {what} {seen or 'none'}, this robot is at {here or 'none'}; give it to "
+                    "robots that were started for it"
+                )
+    rate_hz = running.control_hz if running is not None else None
+    return admit(artifact, model, control_hz=rate_hz, expected_sha256=sha256 or None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +267,7 @@ class Deployer(threading.Thread):
         except (HubAwayError, StaleCatalogueError) as error:
             log.info("download of %s put off: %s", wanted.label, error)
             self._retry = (time.monotonic() + 2.0, assignment)
-        except (FlexorError, OSError) as error:
+        except Exception as error:  # of any kind: what is wrong with one policy must not end this thread
             log.warning("%s refused: %s: %s", wanted.label, type(error).__name__, error)
             with self._lock:
                 refused = f"{wanted.label}: {type(error).__name__}: {error}"[:1000]
@@ -278,7 +293,7 @@ class Deployer(threading.Thread):
             return
         try:
             change = Change(slot=before, admission=self._admit(Path(before.path), before.sha256))
-        except FlexorError as error:
+        except (FlexorError, OSError) as error:
             log.error("what ran before cannot run any more: %s", error)
             return
         with self._lock:

@@ -26,16 +26,17 @@ from fleet.uplink import Files, Line, Uplink
 from fleet.wire import STEPS
 from fleet.worker import Worker
 from robot.artifacts import find_artifact
+from robot.contract import Contract
 from robot.description import load as load_robot
+from robot.errors import FlexorError
 from robot.experience import Chunk
-from robot.onboard.admission import Admission
+from robot.onboard.admission import Admission, fits
 from robot.onboard.artifact import Artifact, load
 from robot.onboard.inference import make_inference
 from robot.onboard.loop import ControlLoop, LoopConfig, never
 from robot.onboard.loop_report import LoopReport
 from robot.onboard.realtime import EmergencyStop
 from robot.onboard.recorder import Recorder
-from robot.onboard.refusals import AdmissionError
 from robot.onboard.robots import Robot
 from robot.onboard.simulator import spawn
 from robot.onboard.start import strangeness
@@ -172,13 +173,15 @@ class FleetRobot:
         for look in (self._line.pair, self._line.doors):
             look()  # what is wrong with the keys comes to light now
         director = load_verifier(config.keys, "director")
+        first = _first_artifact(config)
         self._files = Files(self._line)
         self._totals, self._state = _Totals(), "idle"
         self._cohort = "none"  # under which the running loop records
         self._body: Body | None = None
+        self._running: Contract | None = None  # what it was started for
+        self._halted = False  # by an emergency stop: until the process is started again
         self._next_fall_s = 0.0
         self.drained = False
-        first = _first_artifact(config)
         self._model = load_robot(first.contract.robot)
         self.deployer = Deployer(
             config.name,
@@ -187,10 +190,10 @@ class FleetRobot:
             operator=load_verifier(config.keys, "operator") if (config.keys / "trust/operator.pub").exists() else None,
             trust=config.keys / "trust/root.json",
             ask=self._files,
-            admit_path=lambda path, sha256: admit_folder(path, sha256, self._model),
+            admit_path=self._admit,
         )
         self._admission = self._choose(first)
-        contract = self._admission.artifact.contract
+        contract = self._running = self._admission.artifact.contract
         self.uplink = Uplink(
             self._line,
             config.folder / "spool",
@@ -213,6 +216,7 @@ class FleetRobot:
         robot = spawn(contract.env_id, contract.robot, config.backend, control_hz=contract.control_hz)
         self._body = body = Body(robot, battery_wh=config.battery_wh, base_w=config.base_w)
         try:
+            fits(self._admission.artifact, self._model, robot.control_hz)
             return self._drive(body, stopped)
         finally:
             self._state = "stopping"
@@ -226,7 +230,8 @@ class FleetRobot:
 
     def _drive(self, robot: Robot, stopped: Callable[[], bool]) -> int:
         rng = np.random.default_rng(self.config.seed)
-        robot.reset(None, rng)  # to hear what the reward's terms are called
+        if not self._pressed():
+            robot.reset(None, rng)  # to hear what the reward's terms are called
         reward_names = robot.feedback.reward_names or ("reward",)
         pilot = Pilot(
             send=self._record,
@@ -237,16 +242,18 @@ class FleetRobot:
         )
         faults = 0
         while not stopped() and not 0 < self.config.episodes <= pilot.finished:
-            before = pilot.finished
-            report = self._loop(robot, pilot, reward_names, rng).run()
-            steps = pilot.dropped()
-            if report.fault is not None:
-                faults = 1 if pilot.finished > before else faults + 1
-                self._faulted(report, steps, faults)
-            self._switch()
+            if not self._pressed():  # making a loop moves the robot to where an episode starts
+                before = pilot.finished
+                report = self._loop(robot, pilot, reward_names, rng).run()
+                steps = pilot.dropped()
+                if report.fault is not None:
+                    faults = 1 if pilot.finished > before else faults + 1
+                    self._faulted(report, steps, faults)
+            if self._state != "safe":
+                self._switch()
             while self._state == "safe" and not stopped():
                 time.sleep(SAFE_POLL_S)
-                if self._switch():
+                if not self._pressed() and self._switch():
                     self._state, faults = "running", 0
         return pilot.finished
 
@@ -292,8 +299,8 @@ class FleetRobot:
         """The safety filter stopped the loop. What the policy did is told and, on probation, undone; what the machine did is waited out."""
         why = f"{report.fault}: {report.fault_text}".rstrip(": ")
         log.warning("the loop was stopped: %s", why)
-        if report.fault is Fault.ESTOP:  # nobody's fault, and only a person may let it move again
-            self._stand_still(why)
+        if report.fault is Fault.ESTOP:
+            self._halt(why)
             return
         if report.fault not in POLICY_FAULTS:
             if faults >= MAX_FAULTS:
@@ -304,12 +311,29 @@ class FleetRobot:
         if self.deployer.slots.probation:
             slot = self.deployer.fell_back(f"stopped on probation: {why}"[:1000])
             if slot is not None:
-                self._admission = admit_folder(Path(slot.path), slot.sha256, self._model)
-                self._totals = _Totals()
-                return
+                try:
+                    self._admission, self._totals = self._admit(Path(slot.path), slot.sha256), _Totals()
+                    return
+                except (FlexorError, OSError) as error:
+                    log.error("%s, which ran before, cannot run any more: %s", slot.label, error)
+                    self.deployer.fell_back(f"stopped on probation: {why}; {slot.label} cannot run: {error}"[:1000])
             self._stand_still(why)
         elif faults >= MAX_FAULTS:
             self._stand_still(why)
+
+    def _admit(self, path: Path, sha256: str) -> Admission:
+        return admit_folder(path, sha256, self._model, self._running)
+
+    def _pressed(self) -> bool:
+        """Whether the emergency stop is, or was."""
+        if not self._halted and self._estop():
+            self._halt(str(Fault.ESTOP))
+        return self._halted
+
+    def _halt(self, why: str) -> None:
+        """Nobody's fault; and no policy that comes, only a person who starts this process again lets it move."""
+        self._halted = True
+        self._stand_still(why)
 
     def _stand_still(self, why: str) -> None:
         self._state = "safe"
@@ -424,8 +448,8 @@ class FleetRobot:
             if slot is None or slot.sha256 in slots.banned:
                 continue
             try:
-                admission = admit_folder(Path(slot.path), slot.sha256, self._model)
-            except (AdmissionError, OSError) as error:
+                admission = self._admit(Path(slot.path), slot.sha256)
+            except (FlexorError, OSError) as error:
                 log.warning("%s cannot run any more: %s", slot.label, error)
                 continue
             self.deployer.start_with(slot)
@@ -438,7 +462,7 @@ class FleetRobot:
             raise NoPolicyError("what ran last cannot run any more; do: --artifact ARTIFACT")
         path = find_artifact(self.config.artifact).resolve()
         slot = Slot(path=str(path), label=first.label, sha256=first.sha256)
-        admission = admit_folder(Path(slot.path), slot.sha256, self._model)
+        admission = self._admit(Path(slot.path), slot.sha256)
         self.deployer.start_with(slot)
         return admission
 
@@ -476,10 +500,19 @@ def _watch_line(uplink: Uplink, config: RobotConfig) -> None:
 
 
 def _first_artifact(config: RobotConfig) -> Artifact:
-    """What tells us which robot we are: the operator's artifact, or what ran last."""
-    if config.artifact:
-        return load(config.artifact)
+    """What tells us which robot we are: the first that is whole of the operator's artifact, what ran last, what ran before that.
+
+    Raises:
+        NoPolicyError: It has run nothing yet, and nobody says what to run.
+        FlexorError: Nothing of all that can be read; the first reason.
+    """
     slots = slot_file.read(config.folder / "slots.json")
-    if slots.active is None:
-        raise NoPolicyError(f"robot {config.name} has run nothing yet; do: --artifact ARTIFACT")
-    return load(slots.active.path)
+    known = [config.artifact, *(slot.path for slot in (slots.active, slots.previous) if slot is not None)]
+    first: FlexorError | OSError | None = None
+    for name in filter(None, known):
+        try:
+            return load(name)
+        except (FlexorError, OSError) as error:
+            log.warning("%s cannot be read: %s", name, error)
+            first = first or error
+    raise first or NoPolicyError(f"robot {config.name} has run nothing yet; do: --artifact ARTIFACT")

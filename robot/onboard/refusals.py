@@ -83,6 +83,10 @@ class RateError(AdmissionError):
     """Trained at another control rate than the robot's."""
 
 
+class OtherTaskError(AdmissionError):
+    """Trained for another task than the robot is at."""
+
+
 class MissingGoldenError(AdmissionError):
     """No golden vectors to replay, or not of the graph's sizes."""
 
