@@ -151,7 +151,7 @@ class Director:
             UnknownNameError: No such plan.
             RolloutError: One is under way, or the policy is banned.
         """
-        self._must_direct()
+        self.must_direct()
         if plan_name not in PLANS:
             raise UnknownNameError("plan", plan_name, PLANS)
         current = self.kept.rollout
@@ -217,7 +217,10 @@ class Director:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _must_direct(self) -> None:
+    def must_direct(self) -> None:
+        """Raises:
+        RolloutError: Another hub directs; it is named.
+        """
         if not self.directs:
             assert self._authority is not None
             assert self._authority.lease is not None
@@ -228,7 +231,7 @@ class Director:
             )
 
     def _apply(self, change: Callable[[State], State], now_s: float, robots: dict[str, RobotView]) -> State:
-        self._must_direct()
+        self.must_direct()
         state = self.kept.rollout
         if state is None:
             raise RolloutError("nothing was deployed yet; do: flexor fleet deploy ARTIFACT")

@@ -22,6 +22,8 @@ from fleet.disk import Disk
 from fleet.errors import CatalogueError, FleetError, ForgedDocumentError, KeyFileError
 from fleet.gateway import Gateway
 from fleet.index import Key, Verdict
+from fleet.jobs_hub import JobQueue
+from fleet.jobs_shared import Ages, Told, Wish
 from fleet.keys import allow_files, checked_name, expiry_in, expiry_of, load_verifier
 from fleet.lease import Authority
 from fleet.messages import Gossip, Gossiped, Piece, Pull, Pulled
@@ -38,7 +40,9 @@ AWAY_AFTER_S = 10.0
 MAX_ANSWER_BYTES = MAX_PAYLOAD_BYTES - 4096  # sections of one answer, compressed
 NAME_BYTES = 128  # what a section's name takes at most
 CONTRACT = "contract "  # each is a section of its own, so that many of them fit: this and its hash
-LARGE = frozenset({"revoked", "keys", "director", "robots", "lines", "catalogue"})  # sections that may come in parts
+LARGE = frozenset(
+    {"revoked", "keys", "director", "robots", "lines", "catalogue", "jobs", "workers"}
+)  # sections that may come in parts
 
 
 class PeerMemory(msgspec.Struct, kw_only=True):
@@ -61,6 +65,8 @@ class Peer:
     cover: dict[Key, Cover] = field(default_factory=dict)
     have: dict[str, bytes] = field(default_factory=dict)
     robots: dict[str, RobotView] = field(default_factory=dict)
+    workers: dict[str, Wish] = field(default_factory=dict)
+    gossip_s: float = 0.0  # when it was last asked what is new
     parts: Joiner = field(default_factory=lambda: Joiner(LARGE))
     files: dict[str, str] = field(default_factory=dict)
     heard_s: float | None = None
@@ -76,6 +82,8 @@ class Federation:
         name: This hub's.
         folder, keys: Its folder and key folder.
         local_views: What it sees of robots itself.
+        jobs: The queue, or the copy of it.
+        local_wishes: Which of its robots want a job or have one.
     """
 
     def __init__(
@@ -91,11 +99,14 @@ class Federation:
         authority: Authority | None,
         allow: AllowList,
         local_views: Callable[[float], dict[str, RobotView]],
+        jobs: JobQueue | None = None,
+        local_wishes: Callable[[float], dict[str, Wish]] = lambda _now_s: {},
         disk: Disk | None = None,
     ) -> None:
         self.name, self._folder, self._keys, self._disk = name, folder, keys, disk or Disk()
         self._store, self._gateway, self._director = store, gateway, director
         self._authority, self._allow, self._local_views = authority, allow, local_views
+        self._jobs, self._local_wishes = jobs, local_wishes
         self._trust = (keys / "trust/root.json").read_bytes()
         self.peers = {peer: self._remembered(peer) for peer in peers}
         self._pending: dict[str, Place] = {}  # places whose records are in the group being filled
@@ -140,7 +151,8 @@ class Federation:
 
     # --- hearing -----------------------------------------------------------------------------------------------------
 
-    def question(self, peer: str) -> Gossip:
+    def question(self, peer: str, now_s: float) -> Gossip:
+        self.peers[peer].gossip_s = now_s
         return Gossip(have=self.peers[peer].have, parts=self.peers[peer].parts.names)
 
     def pull(self, peer: str) -> Pull:
@@ -250,6 +262,15 @@ class Federation:
                         views[robot] = view
         return views
 
+    def wishes(self, now_s: float) -> dict[str, Wish]:
+        """Robots at other hubs that want a job or have one."""
+        found: dict[str, Wish] = {}
+        for peer in self.peers.values():
+            if peer.state(now_s) == "ONLINE":
+                found |= peer.workers
+        here = self._local_wishes(now_s)
+        return {robot: wish for robot, wish in found.items() if robot not in here}
+
     def status(self, now_s: float) -> list[dict]:
         """Per peer: is it there, and how many acknowledged records only it holds (as far as it said)."""
         ours = {cover.key: cover for cover in shipping.coverage(self._store.index)}
@@ -287,12 +308,17 @@ class Federation:
                     keys[path.stem] = (checked_name(robot), path.read_text())
         views = {robot: view for robot, view in self._local_views(now_s).items() if view.online}
         contracts = sorted((self._folder / "contracts").glob("*.json"))
+        work: dict[str, bytes] = {}
+        if self._jobs is not None and (told := self._jobs.told()) is not None:
+            work = {"jobs": pack(told), "ages": pack(self._jobs.ages())}
         return {
             "lease": self._director.lease()[1],
             "revoked": pack(sorted(self._allow.revoked.values())),
             "keys": pack(dict(sorted(keys.items()))),
             "director": msgspec.json.encode(kept),
             "robots": pack(dict(sorted(views.items()))),
+            "workers": pack(dict(sorted(self._local_wishes(now_s).items()))),
+            **work,
             "lines": pack(shipping.coverage(self._store.index)),
             "catalogue": pack(mirror.listing(self._folder / "catalogue")),
             **{f"{CONTRACT}{path.stem}": path.read_bytes() for path in contracts},
@@ -312,6 +338,14 @@ class Federation:
             self._director.adopt(msgspec.json.decode(data, type=Kept))
         elif section == "robots":
             peer.robots = unpack(data, type=dict[str, RobotView])
+        elif section == "workers":
+            peer.workers = unpack(data, type=dict[str, Wish])
+        elif section == "jobs":
+            if self._directed_by(peer, (told := unpack(data, type=Told)).term):
+                self._jobs.adopt(told, peer.name)  # type: ignore[union-attr]
+        elif section == "ages":
+            if self._directed_by(peer, (ages := unpack(data, type=Ages)).term):
+                self._jobs.hear(ages, peer.gossip_s)  # type: ignore[union-attr]
         elif section == "lines":
             peer.cover = {cover.key: cover for cover in unpack(data, type=list[Cover])}
             self._gateway.peer_told()
@@ -319,6 +353,12 @@ class Federation:
             peer.files = unpack(data, type=dict[str, str])
         elif section.startswith(CONTRACT) and hashlib.sha256(data).hexdigest() not in self._store.contracts():
             self._store.add_contract(data.decode())
+
+    def _directed_by(self, peer: Peer, term: int) -> bool:
+        """Whether a hub speaks for the queue under the lease we know."""
+        lease = self._authority.lease if self._authority else None
+        named = lease is not None and (lease.hub, lease.term) == (peer.name, term)
+        return named and self._jobs is not None and not self._director.directs
 
     def _bad_gossip(self, name: str, what: str, error: Exception) -> None:
         self._gateway.counters["bad_gossip"] += 1

@@ -322,6 +322,7 @@ class Gateway:
                     credit_bytes=self.credit_bytes,
                     job=ticket,
                     job_lease=lease,
+                    job_term=term,
                 ),
             )
         ]

@@ -56,7 +56,7 @@ from fleet.sockets import (
     listen,
     receive,
 )
-from fleet.status import Count, robot_views, status
+from fleet.status import Count, robot_views, status, wishes
 from fleet.store import RESERVE_BYTES, Store, audit, read_log
 from fleet.web.child import PageProcess
 from fleet.wire import EVENTS, decode
@@ -159,6 +159,7 @@ class Hub:
                 now_s=time.monotonic,
                 lease_s=config.lease_s,
                 disk=disk,
+                duty=self.director,
             )
             self.metrics = HubMetrics()
             page = f"http://127.0.0.1:{config.web_port}/" if config.web_port is not None else ""
@@ -192,6 +193,8 @@ class Hub:
                 authority=self._authority,
                 allow=self._allow,
                 local_views=lambda now_s: robot_views(self.gateway, self._allow.names, now_s),
+                jobs=self.jobs,
+                local_wishes=lambda now_s: wishes(self.gateway, self._allow.names, now_s),
                 disk=disk,
             )
             self.gateway.shared = lambda key: self.federation.shared(key, time.monotonic())
@@ -358,6 +361,9 @@ class Hub:
         self._look_for_lease()
         self.director.tick(time.time(), self._views(now_s))
         self.jobs.tick()
+        if self.director.directs:
+            for robot, wish in self.federation.wishes(now_s).items():
+                self.jobs.heard(robot, wish)  # the hub it is at passes on what it gets
         if self._page is not None:
             self._page.tick(now_s)
         if now_s >= self._next_resign_s:

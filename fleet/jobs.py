@@ -6,18 +6,19 @@ up a little earlier by its own clock, so that two never do it at once. What chan
 before it acts on it, and a restart folds the same entries again.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 from msgspec import Meta
 
 from fleet.errors import FleetError
-from fleet.messages import Heartbeat, JobResult, JobTicket
+from fleet.messages import JobResult, JobTicket
 from robot.errors import UnknownNameError
 
 LEASE_S = 30.0
 MIN_BATTERY = 0.15  # of the charge: below it a robot keeps what it has for getting home
 BUDGET_MARGIN = 1.2  # a job's budget times this must be left in the battery
+TERM_BITS = 32  # a lease's number is in the lower half, the term of the director's lease above it
 KEPT_ENDED = 200  # ended jobs that can still be listed; all count in the totals
 
 JobState = Literal["waiting", "given", "done", "failed", "cancelled", "expired"]
@@ -116,6 +117,7 @@ class Totals(msgspec.Struct, tag="totals", frozen=True, kw_only=True):
     expired: int = 0
     returned: int = 0
     energy_j: float = 0.0  # of done jobs
+    owner: str = ""  # hub whose queue it is, where several share one
     last_id: int = 0
     last_lease: int = 0
 
@@ -219,13 +221,19 @@ class Queue:
 
 
 def snapshot(queue: Queue) -> list[Entry]:
-    """Entries that make the same queue again; for writing a long log anew."""
-    entries: list[Entry] = []
-    for job in queue.jobs.values():
+    """Entries that make the same queue again; for writing a long log anew, and for other hubs.
+
+    What robots have now comes last: a robot that had several jobs one after the other holds the last one.
+    """
+    jobs = queue.jobs.values()
+    entries: list[Entry] = [Added(spec=job.spec) for job in jobs]
+    states = (ENDED, ("waiting",), ("given",))
+    for job in (
+        job for some in states for job in sorted(jobs, key=lambda j: (j.ended_s, j.lease)) if job.state in some
+    ):
         id = job.spec.id
         cost = {"energy_j": job.energy_j, "seconds": job.seconds}
         given = Given(id=id, robot=job.robot, lease=job.lease, now_s=job.given_s, times=job.given)
-        entries.append(Added(spec=job.spec))
         if job.given:
             entries.append(given)
         if job.state in ENDED:
@@ -240,17 +248,34 @@ def snapshot(queue: Queue) -> list[Entry]:
 # --- decisions ----------------------------------------------------------------------------------------------------------
 
 
-def pick(queue: Queue, robot: str, heartbeat: Heartbeat, now_s: float) -> Given | None:
-    """The job a robot should have now, None for none: it must want one, know how, and have the charge for it."""
+class Wishes(Protocol):
+    """What matters of a robot's heartbeat."""
+
+    @property
+    def skills(self) -> tuple[str, ...]: ...
+    @property
+    def battery(self) -> float | None: ...
+    @property
+    def battery_j(self) -> float: ...
+    @property
+    def wants_job(self) -> bool: ...
+
+
+def pick(queue: Queue, robot: str, heartbeat: Wishes, now_s: float, term: int = 0) -> Given | None:
+    """The job a robot should have now, None for none: it must want one, know how, and have the charge for it.
+
+    Args:
+        term: Of the lease under which we direct.
+    """
     if not heartbeat.wants_job or queue.held_by(robot) is not None:
         return None
     job = next((job for job in queue.waiting if fits(job.spec, heartbeat)), None)
     if job is None:
         return None
-    return Given(id=job.spec.id, robot=robot, lease=queue.totals.last_lease + 1, now_s=now_s)
+    return Given(id=job.spec.id, robot=robot, lease=max(queue.totals.last_lease, term << TERM_BITS) + 1, now_s=now_s)
 
 
-def fits(spec: Spec, heartbeat: Heartbeat) -> bool:
+def fits(spec: Spec, heartbeat: Wishes) -> bool:
     """Whether a robot has the skill and the battery. One without a battery runs from the mains."""
     if spec.skill not in heartbeat.skills:
         return False
@@ -259,13 +284,21 @@ def fits(spec: Spec, heartbeat: Heartbeat) -> bool:
     return heartbeat.battery >= MIN_BATTERY and heartbeat.battery_j >= BUDGET_MARGIN * spec.budget_j
 
 
-def judge(queue: Queue, robot: str, result: JobResult, now_s: float) -> Returned | Finished | None:
+def judge(queue: Queue, robot: str, result: JobResult, now_s: float, term: int = 0) -> Returned | Finished | None:
     """What a robot's result does, None where it is refused: the job was given out again since, or has ended.
 
-    A result that comes after its lease ran out, but before anybody else got the job, counts: the work was done, and only once.
+    A result that comes after its lease ran out, but before anybody else got the job, counts: the work was done, and only once. So does one under a lease of a
+    director before us that did not live to tell of it.
+
+    Args:
+        term: Of the lease under which we direct.
     """
     job = queue.jobs.get(result.job)
-    if job is None or job.state in ENDED or job.robot != robot or job.lease != result.lease:
+    if job is None or job.state in ENDED:
+        return None
+    ours = job.robot == robot and job.lease == result.lease
+    untold = job.state == "waiting" and job.lease < result.lease and result.lease >> TERM_BITS < term
+    if not (ours or untold):
         return None
     if job.state == "waiting" and result.outcome == "gave_up":
         return None
@@ -335,11 +368,3 @@ def figures(queue: Queue, now_s: float) -> dict[str, float | int | None]:
         "tasks_per_hour": per_hour,
         "wh_per_task": totals.energy_j / 3600.0 / totals.done if totals.done else None,
     }
-
-
-def _forget(jobs: dict[str, Job]) -> dict[str, Job]:
-    """Drop the oldest ended jobs above `KEPT_ENDED`."""
-    ended = [id for id, job in jobs.items() if job.state in ENDED]
-    for id in ended[: max(0, len(ended) - KEPT_ENDED)]:
-        del jobs[id]
-    return jobs

@@ -173,11 +173,14 @@ class Heartbeat(msgspec.Struct, tag="hb", frozen=True, kw_only=True):
     job_lease: int = 0
 
 
+UNSURE = -1  # as a job's lease: this hub cannot say just now whether it stands
+
+
 class JobTicket(msgspec.Struct, frozen=True, kw_only=True):
     """A job as it is given to one robot.
 
     Attributes:
-        hub: Who gives it; lease numbers are this hub's.
+        hub: Whose queue it is of, "*" for one that hubs share; lease numbers are this queue's.
         lease: Grows with every job given out. A result that carries an older lease than the job's is refused.
         lease_s: Without a heartbeat that names the job for this long, it goes to somebody else; the robot gives up before that.
         skill: Name of the artifact that does it.
@@ -201,6 +204,7 @@ class HeartbeatOk(msgspec.Struct, tag="hbok", frozen=True, kw_only=True):
     """Hub's answer. `assignment` is a signed document, sent while the robot reports an older generation; `lease` likewise, who directs.
 
     `job` is sent until the robot names it; `job_lease` is the lease the hub holds for this robot, 0 for none: a job under another one is void.
+    `job_term` is the term of the director's lease it knows of: a robot that knows a higher one does not listen to what it says of jobs.
 
     Cursors, `held` and credit repeat the last ACK, so that one which was lost does no harm.
     """
@@ -213,6 +217,7 @@ class HeartbeatOk(msgspec.Struct, tag="hbok", frozen=True, kw_only=True):
     credit_bytes: int = 0
     job: JobTicket | None = None
     job_lease: int = 0
+    job_term: int = 0
 
 
 class Get(msgspec.Struct, tag="get", frozen=True, kw_only=True):

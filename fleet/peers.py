@@ -123,7 +123,7 @@ class Peers:
     def _ask(self, name: str, line: _Line, now_s: float, waiting_bytes: int) -> None:
         question: Message | None = None
         if now_s >= line.gossip_s:
-            question = self._federation.question(name)
+            question = self._federation.question(name, now_s)
         elif path := (line.file or self._federation.next_file(name)):
             if path != line.file:
                 line.file, line.data = path, b""

@@ -12,6 +12,7 @@ import msgspec
 from fleet.entries import Entry
 from fleet.errors import RecordError, WireError
 from fleet.messages import (
+    UNSURE,
     Ack,
     AckLevel,
     Audit,
@@ -76,6 +77,7 @@ class Session:
         self._heartbeat, self._on_assignment, self._on_job = heartbeat, on_assignment, on_job
         self.joined = False
         self.refused = ""  # the hub's last error, for the log
+        self._term = 0  # of the newest director's lease we know
         self.counters: Counter[str] = Counter()
         self.begin(0.0)
 
@@ -122,6 +124,7 @@ class Session:
             spool_bytes=self._spool.size_bytes,
             dropped_records=sum(self._spool.dropped.values()),
         )
+        self._term = beat.lease_term
         return [encode(beat)]
 
     def bulk(self, now_s: float) -> list[Frames]:
@@ -233,7 +236,10 @@ class Session:
                 self._on_lease(message.lease)
             if message.assignment:
                 self._on_assignment(message.assignment)
-            self._on_job(message.job, message.job_lease)
+            if message.job_term >= self._term:
+                self._on_job(message.job, message.job_lease)
+            else:  # it does not know yet that another hub directs
+                self._on_job(None, UNSURE)
         elif isinstance(message, Audit) and message.epoch == self._spool.epoch:
             digest = self._spool.digest_at(message.stream, message.seq) or b""
             recorded = self._spool.recorded.get(message.stream, 0)

@@ -8,6 +8,7 @@ import msgspec
 from fleet.director import Director
 from fleet.gateway import Gateway
 from fleet.index import Index, Key, Mark
+from fleet.jobs_shared import Wish
 from fleet.rollout import RobotView
 from fleet.roster import Member
 from fleet.store import LineAudit
@@ -31,6 +32,17 @@ def robot_views(gateway: Gateway, names: frozenset[str], now_s: float) -> dict[s
             shadow_bad=heartbeat.shadow_bad if heartbeat else 0,
         )
     return views
+
+
+def wishes(gateway: Gateway, names: frozenset[str], now_s: float) -> dict[str, Wish]:
+    """Robots here that want a job or have one, for the hub that directs."""
+    found = {}
+    for name in names:
+        member = gateway.roster.members.get(name)
+        beat = member.heartbeat if member else None
+        if member is not None and beat is not None and member.state(now_s) == "ONLINE" and (beat.wants_job or beat.job):
+            found[name] = Wish.of(beat)
+    return found
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from fleet.disk import Disk
-from fleet.messages import JobResult, JobTicket
+from fleet.messages import UNSURE, JobResult, JobTicket
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Worker:
             with self._lock:
                 if lease == mine.lease:
                     self._confirmed_s = now_s
-                else:
+                elif lease != UNSURE:  # a hub that cannot say neither confirms nor takes back
                     self._void = True  # cancelled, or given to somebody else; ended by the control loop's thread
         elif self._saved is not self._kept:
             self._save(self._kept)

@@ -335,7 +335,9 @@ def test_F20_a_hub_that_is_lost_for_good_is_reported_with_what_only_it_held(pair
     up = pair.robot("a", "x", "y")
     live(up, 1)
     wait_for(lambda: hub.hub.store.index.cursors("a", up.spool.epoch).get(EVENTS) == 1, "replicated")
-    hub.hub.federation.pull = lambda peer: hub.hub.federation.question(peer)  # y hears of more, and gets none of it
+    hub.hub.federation.pull = lambda peer: hub.hub.federation.question(
+        peer, time.monotonic()
+    )  # y hears of more, and gets none of it
     live(up, 9)
     wait_for(lambda: hub.hub.federation.status(0.0)[0]["only_there"] == 9, "nine are only at x")
     pair.stop("x")
@@ -533,7 +535,7 @@ def test_a_section_too_large_for_an_answer_comes_in_parts_of_one_moment(tmp_path
     peer, rounds = hubs.peers["x"], 0
 
     def talk(now_s, spoil=lambda sections: None):
-        answer, payload = hubs.gossiped(hubs.question("x"), now_s)
+        answer, payload = hubs.gossiped(hubs.question("x", now_s), now_s)
         assert len(payload) <= 110_000
         told = msgspec.msgpack.decode(payload, type=dict[str, bytes])
         spoil(told)

@@ -155,6 +155,8 @@ def test_a_queue_written_anew_is_the_same_queue(history):
     again = folded(*snapshot(queue))
     assert again.jobs == queue.jobs
     assert again.totals == queue.totals
+    if len({job.robot for job in queue.jobs.values() if job.state == "given"}) == len(queue.given):
+        assert [again.held_by(robot) for robot in "ab"] == [queue.held_by(robot) for robot in "ab"]
     assert [j.spec.id for j in again.waiting] == [j.spec.id for j in queue.waiting]
 
 
