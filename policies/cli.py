@@ -497,7 +497,8 @@ def sim(
 
     Args:
         env: Environment id, e.g. flexor/HandReach-v0.
-        policy: An artifact's folder or name, or one of zero, random, scripted; scripted when left out.
+        policy: An artifact's folder or name, or one of zero, random, scripted; when left out scripted, or random where the task has
+            no script.
         engine: pybullet or mujoco.
         hand: Which robot; the task's default when left out.
         level: An easier form of the task; the task itself when left out.
@@ -511,10 +512,11 @@ def sim(
         flexor sim flexor/HandReach-v0 --policy hand_reach --video reach.mp4
     """
     from policies.watch import watch
+    from sim.baselines import usual
 
     watch(
         env,
-        policy or "scripted",
+        policy or usual(env),
         engine=engine,
         hand=hand,
         level=level,

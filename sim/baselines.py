@@ -165,6 +165,11 @@ BASELINES: dict[str, Callable[[gymnasium.Env], Policy]] = {
 }
 
 
+def usual(env_id: str) -> str:
+    """The baseline to watch where none is asked for: the task's script, or random actions where it has none."""
+    return "scripted" if env_id in SCRIPTED else "random"
+
+
 def make(name: str, env: gymnasium.Env) -> Policy:
     """A baseline for an environment.
 

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -72,23 +73,40 @@ def measure(*, seconds: float, repeats: int, peers: bool, say: Callable[[str], N
     if peers:
         commands |= {peer: [str(PEERS_PYTHON), str(PEERS_SCRIPT), peer, str(seconds)] for peer in PEERS}
     runs: dict[str, list[dict[str, float]]] = {kind: [] for kind in commands}
-    started, total = time.monotonic(), repeats * len(commands)
+    others, started, total = [], time.monotonic(), repeats * len(commands)
     for _ in range(repeats):
         for kind, command in commands.items():
             runs[kind].append(_run(command))
+            others.append(max(os.getloadavg()[0] - 1.0, 0.0))  # beside the run itself
             done = sum(map(len, runs.values()))
             left = (time.monotonic() - started) / done * (total - done)
             say(f"{done}/{total} runs, {left:.0f} s left: {kind}")
     figures = {kind: {name: median(run[name] for run in done) for name in done[0]} for kind, done in runs.items()}
-    return {"runs": figures, "wanted": wanted(figures)}
+    ratios = {kind: _ratios(runs, kind) for kind in runs}
+    return {
+        "runs": figures,
+        "wanted": wanted(figures, ratios),
+        "machine_load": {"cores": os.cpu_count(), "others_running": median(others), "others_running_most": max(others)},
+    }
 
 
-def wanted(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures that have a bound, as far as they were measured, each with whether it is met."""
+def _ratios(runs: dict[str, list[dict[str, float]]], kind: str) -> dict[str, float]:
+    """Simulated seconds per second over each peer's: the median over rounds of runs that were neighbours in time."""
+    return {
+        peer: median(
+            ours["simulated_s_per_s"] / theirs["simulated_s_per_s"] for ours, theirs in zip(runs[kind], runs[peer])
+        )
+        for peer in PEERS
+        if peer in runs and "simulated_s_per_s" in runs[kind][0]
+    }
+
+
+def wanted(figures: dict[str, Any], ratios: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """The figures that have a bound, as far as they were measured, each with whether it is met; `ratios`: of a run to each peer."""
     rows = []
     for name, run, figure, peer, bound, way in WANTED:
         if run in figures and (not peer or peer in figures):
-            value = figures[run][figure] / (figures[peer][figure] if peer else 1.0)
+            value = ratios[run][peer] if peer else figures[run][figure]
             met = way * (value - bound) >= 0.0
             rows.append({"what": name, "value": value, "at_least" if way > 0 else "at_most": bound, "met": met})
     return rows
@@ -103,7 +121,11 @@ def table(results: dict[str, Any]) -> str:
         for kind, row in runs.items()
     ]
     width = max((len(row["what"]) for row in results["wanted"]), default=0)
-    lines.append("")
+    load = results["machine_load"]
+    lines += [
+        "",
+        f"beside it ran {load['others_running']:.1f} programs, at most {load['others_running_most']:.1f}, on {load['cores']} cores",
+    ]
     for row in results["wanted"]:
         bound = f"at least {row['at_least']:g}" if "at_least" in row else f"at most {row['at_most']:g}"
         lines.append(f"{row['what']:<{width}}  {row['value']:>8.3g}  {bound:<14}  {'met' if row['met'] else 'missed'}")
@@ -120,35 +142,34 @@ def _run(command: list[str]) -> dict[str, float]:
 def environment(run: str, engine: str, seconds: float) -> dict[str, float]:
     """Control steps under random actions, resets included, and the same substeps with nothing around them.
 
-    The torques of whole episodes are written down and played into the bare engine, which so goes through the same contacts.
+    Each episode is lived twice; the second time its torques are written down, and played into the bare engine, which so goes through
+    the same contacts. The two are compared in CPU time, which other programs disturb least.
     """
     import gymnasium
 
     import sim  # noqa: F401 - registers the environments
 
     env: Any = gymnasium.make(RUNS[run], engine=engine).unwrapped
-    rng = np.random.default_rng(0)
-    env.reset(seed=0)
-    _episode(env, rng)  # warm
-    walls_s, bare_s, resets_s, steps = 0.0, 0.0, 0.0, 0
-    over, end = [], time.perf_counter() + seconds
+    _recorded(env, 0)  # warm
+    walls_s, cpu_s, bare_s, resets_s, steps = 0.0, 0.0, 0.0, 0.0, 0
+    over: list[float] = []
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end or not over:
-        started = time.perf_counter()
-        env.reset()
+        seed, started = len(over), time.perf_counter()
+        env.reset(seed=seed)
         resets_s += time.perf_counter() - started
-        wall_s, done = _episode(env, rng)
-        walls_s, steps = walls_s + wall_s, steps + done
-        start, torques = _recorded(env, rng)
-        bare = _replay(env.backend, start, torques) / len(torques) * round(env.dt / env.backend.substep_s)
-        bare_s += bare * done
-        over.append(wall_s / done / bare)
+        wall_s, spent_s, done = _episode(env, seed)
+        bare = _replay(env.backend, *_recorded(env, seed))
+        walls_s, cpu_s, bare_s, steps = walls_s + wall_s, cpu_s + spent_s, bare_s + bare, steps + done
+        over.append(spent_s / bare)
     per_step = (walls_s + resets_s) / steps
     return {
         "steps_per_s": 1.0 / per_step,
         "simulated_s_per_s": env.dt / per_step,
         "step_us": 1e6 * walls_s / steps,
+        "step_cpu_us": 1e6 * cpu_s / steps,
         "reset_us": 1e6 * resets_s / len(over),
-        "bare_substeps_us": 1e6 * bare_s / steps,
+        "bare_substeps_cpu_us": 1e6 * bare_s / steps,
         "step_over_bare": median(over),
         "substep_ms": 1e3 * env.backend.substep_s,
         "resident_mb": _highest_resident_mb(),
@@ -161,20 +182,20 @@ def _highest_resident_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def _episode(env: Any, rng: np.random.Generator) -> tuple[float, int]:
-    """Wall time of an episode, or of its first steps, under random actions, without its reset [s]; and how many steps it had."""
-    actions = rng.uniform(-1.0, 1.0, (ROUND_STEPS, *env.action_space.shape))
-    done, started = 0, time.perf_counter()
+def _episode(env: Any, seed: int) -> tuple[float, float, int]:
+    """Wall and CPU time of an episode, or of its first steps, under random actions, without its reset [s]; and how many steps it had."""
+    actions = np.random.default_rng(seed).uniform(-1.0, 1.0, (ROUND_STEPS, *env.action_space.shape))
+    done, started, spent = 0, time.perf_counter(), time.process_time()
     for action in actions:
         *_, terminated, truncated, _ = env.step(action)
         done += 1
         if terminated or truncated:
             break
-    return time.perf_counter() - started, done
+    return time.perf_counter() - started, time.process_time() - spent, done
 
 
-def _recorded(env: Any, rng: np.random.Generator) -> tuple[Start, list[np.ndarray]]:
-    """Where an episode started, and the torques of all its substeps."""
+def _recorded(env: Any, seed: int) -> tuple[Start, list[np.ndarray]]:
+    """Where the episode of a seed starts, and the torques of all its substeps."""
     backend, starts, torques = env.backend, [], []
     begin = backend.begin
 
@@ -183,7 +204,7 @@ def _recorded(env: Any, rng: np.random.Generator) -> tuple[Start, list[np.ndarra
         return begin(start)
 
     backend.begin = starting
-    env.reset()
+    env.reset(seed=seed)
     del backend.begin
     advance = backend._advance
 
@@ -193,32 +214,32 @@ def _recorded(env: Any, rng: np.random.Generator) -> tuple[Start, list[np.ndarra
             torques.append(backend.kernel.torque_nm.copy())
 
     backend._advance = recording
-    _episode(env, rng)
+    _episode(env, seed)
     del backend._advance
     return starts[-1], torques
 
 
 def _replay(backend: Any, start: Start, torques_nm: list[np.ndarray]) -> float:
-    """Wall time of the engine alone under given torques [s]."""
+    """CPU time of the engine alone under given torques [s]."""
     backend.begin(start)
     if hasattr(backend, "mj_model"):
         import mujoco
 
         mj_step, model, data, dof = mujoco.mj_step, backend.mj_model, backend.data, backend._dof  # type: ignore[attr-defined]
-        started = time.perf_counter()
+        started = time.process_time()
         for torque in torques_nm:
             data.qfrc_applied[dof] = torque
             mj_step(model, data)
-        return time.perf_counter() - started
+        return time.process_time() - started
     import pybullet
 
     body, indices, client, mode = backend.body, backend._indices, backend._client, pybullet.TORQUE_CONTROL
     lists = [torque.tolist() for torque in torques_nm]
-    started = time.perf_counter()
+    started = time.process_time()
     for torque in lists:
         pybullet.setJointMotorControlArray(body, indices, mode, forces=torque, physicsClientId=client)
         pybullet.stepSimulation(physicsClientId=client)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def transmission(seconds: float) -> dict[str, float]:

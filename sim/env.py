@@ -20,7 +20,7 @@ from robot.state import Command, RobotState
 from sim import engines
 from sim.ranges import Ranges, sizes_of
 from sim.tasks import Judgement, find
-from sim.world import World, WorldState
+from sim.world import World, WorldState, quat_matrix
 
 if TYPE_CHECKING:
     from sim.engines.robot import SimulatedRobot
@@ -253,8 +253,17 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return picture(self.backend, RENDER_SIZE_PX, goals_m=self.goal_points_m())
 
     def goal_points_m(self) -> np.ndarray:
-        """Goals as points in the palm frame, for pictures; empty where a task's goal is no point."""
-        return self.task.goal.reshape(-1, 3) if self.contract.goal_unit == "m" else np.zeros((0, 3))
+        """Goals as points in the palm frame, for pictures, shape (n, 3); empty where a task's goal is no point."""
+        if self.contract.goal_unit != "m":
+            return np.zeros((0, 3))
+        points = self.task.goal.reshape(-1, 3)
+        if self.contract.goal_frame != "base":
+            return points
+        truth = self.world_state
+        rotations, origins = truth.links
+        palm = [link.name for link in self.model.links].index("palm")
+        in_world = points @ quat_matrix(truth.base_quat_xyzw).T + truth.base_position_m
+        return (in_world - origins[palm]) @ rotations[palm]
 
     def _show(self, figures: dict[str, float]) -> None:
         if self.render_mode == "human":

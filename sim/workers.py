@@ -1,5 +1,6 @@
 """Worker processes with a block of shared memory: what `sim.vec` is made of, and what must not outlive it."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -88,6 +89,7 @@ def _worker(
         for row in rows:
             envs[row] = gymnasium.make(env_id, **settings)
         task: Task = envs[rows[0]].unwrapped.task  # type: ignore[attr-defined]
+        gc.freeze()  # what was imported and made stays: no use in looking through it for garbage again and again
         connection.send_bytes(DONE)
         while True:
             order = connection.recv_bytes()

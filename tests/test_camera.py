@@ -1,5 +1,7 @@
 """Pictures without a display: what is in them."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -48,10 +50,22 @@ def test_goals_are_balls_of_their_colours_where_they_are():
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_environment_is_drawn_as_it_stands_whatever_simulates_it(engine):
-    env = gymnasium.make("flexor/HandReach-v0", engine=engine, render_mode="rgb_array", randomization=False)
+    env: Any = gymnasium.make("flexor/HandReach-v0", engine=engine, render_mode="rgb_array", randomization=False)
     env.reset(seed=0)
     for _ in range(3):
         env.step(np.ones(22))
     state, goal = env.unwrapped.state, env.unwrapped.task.goal
     np.testing.assert_array_equal(env.render(), studio("hand22").picture(state.q_rad, goal.reshape(-1, 3), (480, 360)))
+    env.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_goal_in_the_base_frame_is_drawn_where_it_is_in_the_world(engine):
+    env: Any = gymnasium.make("flexor/HandTrace-v0", engine=engine, randomization=False).unwrapped
+    env.reset(seed=0)
+    rotations, origins = env.world_state.links
+    palm = [link.name for link in env.model.links].index("palm")
+    in_world = env.goal_points_m() @ rotations[palm].T + origins[palm]
+    np.testing.assert_allclose(in_world, env.task.goal.reshape(-1, 3) + env.task.base_m, atol=1e-9)
+    assert np.linalg.norm(in_world - env.world_state.body_pose[0, :3], axis=1).max() < 0.005  # at the tool's tip
     env.close()

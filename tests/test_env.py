@@ -60,6 +60,14 @@ def test_a_seeded_rollout_repeats_bit_for_bit_also_after_many_resets(made):
     assert digest(made, seed=7, steps=80) == first
 
 
+@pytest.mark.slow
+def test_a_seeded_rollout_repeats_bit_for_bit_after_a_thousand_resets_whatever_the_task(made):
+    first = digest(made, seed=7, steps=80)
+    for _ in range(1000):
+        made.reset()
+    assert digest(made, seed=7, steps=80) == first
+
+
 def test_a_seeded_rollout_repeats_bit_for_bit_in_another_process(made):
     unwrapped = made.unwrapped
     code = (

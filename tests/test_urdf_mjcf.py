@@ -1,6 +1,8 @@
 """The generated files, read back from the engines, are the model: masses, inertias, ranges, order, armature, tendons."""
 
 import re
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import mujoco
@@ -192,3 +194,22 @@ def test_a_range_that_was_written_wrong_would_be_seen():
     wrong = robot.mjcf().replace(repr(robot.joints[0].upper_rad), "1.0")
     compiled = mujoco.MjModel.from_xml_string(wrong)
     assert compiled.joint("mcp").range[1] != pytest.approx(robot.joints[0].upper_rad)
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_both_files_load_and_step_in_the_engines_own_loaders_where_flexor_is_not_imported(name, tmp_path):
+    (tmp_path / "robot.urdf").write_text(load(name).urdf())
+    (tmp_path / "robot.xml").write_text(load(name).mjcf())
+    code = """
+import sys, mujoco, pybullet
+model = mujoco.MjModel.from_xml_path("robot.xml")
+mujoco.mj_step(model, data := mujoco.MjData(model))
+pybullet.connect(pybullet.DIRECT)
+body = pybullet.loadURDF("robot.urdf", useFixedBase=True)
+pybullet.stepSimulation()
+assert not {"robot", "sim"} & set(sys.modules)
+print(sum(model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE), sum(pybullet.getJointInfo(body, i)[2] == 0 for i in range(pybullet.getNumJoints(body))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    joints = str(len(load(name).joints))
+    assert done.stdout.split()[-2:] == [joints, joints]

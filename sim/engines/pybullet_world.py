@@ -104,37 +104,53 @@ def set_friction(bullet: BulletClient, body: int, links: range, friction: float)
 
 def load_body(bullet: BulletClient, body: Body) -> int:
     """Load a free or fixed body."""
+    if any(isinstance(shape, Hull) for shape in body.shapes):
+        with tempfile.TemporaryDirectory() as folder:
+            for i, shape in enumerate(body.shapes):
+                if isinstance(shape, Hull):
+                    (Path(folder) / f"{i}.obj").write_text(_obj(shape))
+            path = Path(folder) / "body.urdf"
+            path.write_text(_urdf(body))
+            return _load(bullet, body, str(path))
+    # A body of another size is loaded at every reset, and to remove a folder can take longer than all the rest of that.
+    with tempfile.NamedTemporaryFile("w", suffix=".urdf") as file:
+        file.write(_urdf(body))
+        file.flush()
+        return _load(bullet, body, file.name)
+
+
+def _urdf(body: Body) -> str:
+    """The URDF of a body, its hulls as `0.obj` and so on beside it."""
     com, axes, moments = body.inertial
-    with tempfile.TemporaryDirectory() as folder:
-        lines = ['<?xml version="1.0"?>', f'<robot name="{body.name}">', '<link name="body">', "<inertial>"]
-        lines += [
-            f'<origin xyz="{numbers(com)}" rpy="{numbers(matrix_rpy(axes))}"/>',
-            f'<mass value="{0.0 if body.fixed else body.mass_kg!r}"/>',
-            f'<inertia ixx="{float(moments[0])!r}" ixy="0" ixz="0" iyy="{float(moments[1])!r}" iyz="0" izz="{float(moments[2])!r}"/>',
-            "</inertial>",
-        ]
-        for i, shape in enumerate(body.shapes):
-            if isinstance(shape, Hull):
-                (Path(folder) / f"{i}.obj").write_text(_obj(shape))
-                drawn = ["<geometry>", f'<mesh filename="{i}.obj"/>', "</geometry>"]
-            else:
-                drawn = geometry_lines(shape)
-            for kind in ("visual", "collision") if isinstance(shape, Hull) or shape.collides else ("visual",):
-                lines += [f"<{kind}>", *drawn]
-                if kind == "visual":
-                    lines += ['<material name="own">', f'<color rgba="{numbers(body.color)}"/>', "</material>"]
-                lines.append(f"</{kind}>")
-        path = Path(folder) / "body.urdf"
-        path.write_text("\n".join([*lines, "</link>", "</robot>", ""]))
-        flags = pybullet.URDF_USE_INERTIA_FROM_FILE | pybullet.URDF_USE_MATERIAL_COLORS_FROM_MTL
-        with quiet():
-            made = bullet.loadURDF(
-                str(path),
-                basePosition=body.position_m,
-                baseOrientation=body.quat_xyzw,
-                useFixedBase=body.fixed,
-                flags=flags,
-            )
+    lines = ['<?xml version="1.0"?>', f'<robot name="{body.name}">', '<link name="body">', "<inertial>"]
+    lines += [
+        f'<origin xyz="{numbers(com)}" rpy="{numbers(matrix_rpy(axes))}"/>',
+        f'<mass value="{0.0 if body.fixed else body.mass_kg!r}"/>',
+        f'<inertia ixx="{float(moments[0])!r}" ixy="0" ixz="0" iyy="{float(moments[1])!r}" iyz="0" izz="{float(moments[2])!r}"/>',
+        "</inertial>",
+    ]
+    for i, shape in enumerate(body.shapes):
+        if isinstance(shape, Hull):
+            drawn = ["<geometry>", f'<mesh filename="{i}.obj"/>', "</geometry>"]
+        else:
+            drawn = geometry_lines(shape)
+        for kind in ("visual", "collision") if isinstance(shape, Hull) or shape.collides else ("visual",):
+            lines += [f"<{kind}>", *drawn]
+            if kind == "visual":
+                lines += ['<material name="own">', f'<color rgba="{numbers(body.color)}"/>', "</material>"]
+            lines.append(f"</{kind}>")
+    return "\n".join([*lines, "</link>", "</robot>", ""])
+
+
+def _load(bullet: BulletClient, body: Body, path: str) -> int:
+    with quiet():
+        made = bullet.loadURDF(
+            path,
+            basePosition=body.position_m,
+            baseOrientation=body.quat_xyzw,
+            useFixedBase=body.fixed,
+            flags=pybullet.URDF_USE_INERTIA_FROM_FILE | pybullet.URDF_USE_MATERIAL_COLORS_FROM_MTL,
+        )
     awake_and_undamped(bullet, made, -1)
     return made
 
