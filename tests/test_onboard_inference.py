@@ -204,7 +204,8 @@ def test_a_recurrent_state_is_carried_alike_for_a_thousand_steps_and_reset():
         assert np.abs(carried - again).max() > 1e-3  # the state did matter
 
 
-def test_a_recurrent_artifact_is_admitted_with_its_trace():
+def traced() -> artifacts.Artifact:
+    """A recurrent artifact with the golden trace that onnxruntime gives."""
     import onnxruntime
 
     proto = recurrent()
@@ -216,8 +217,11 @@ def test_a_recurrent_artifact_is_admitted_with_its_trace():
         for name, value in {"obs": obs[None], "h_in": state, **out}.items():
             rows.setdefault(name, []).append(value)
         state = out["h_out"]
-    made = artifact(proto, arrays={name: np.concatenate(values) for name, values in rows.items()})
-    assert admit(made, HAND).figures["golden_samples"] == 8
+    return artifact(proto, arrays={name: np.concatenate(values) for name, values in rows.items()})
+
+
+def test_a_recurrent_artifact_is_admitted_with_its_trace():
+    assert admit(traced(), HAND).figures["golden_samples"] == 8
 
 
 def test_c_does_not_depend_on_the_weights_and_is_compiled_once(tmp_path):
@@ -341,6 +345,36 @@ def test_compiled_code_is_held_against_the_golden_answers():
     wrong = {**GOOD.golden, "actions": GOOD.golden["actions"] + np.float32(1e-3)}
     with pytest.raises(compiled.CompiledParityError, match="golden answers"):
         make_inference(replace(GOOD, golden=wrong), "c")
+
+
+def test_compiled_code_is_held_against_the_golden_states_too():
+    made = traced()
+    make_inference(made, "c")
+    wrong = {**made.golden, "h_out": made.golden["h_out"] + np.float32(1e-3)}
+    with pytest.raises(compiled.CompiledParityError, match="golden answers"):
+        make_inference(replace(made, golden=wrong), "c")
+
+
+def test_a_compiler_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
+    """A compiler is a driver that starts the real one; who holds the other end of a pipe still runs."""
+    os.mkfifo(tmp_path / "alive")
+    driver = tmp_path / "cc"
+    driver.write_text(f"#!/bin/sh\n[ $1 = --version ] && exit\nsleep 600 > {tmp_path / 'alive'} &\nwait\n")
+    driver.chmod(0o700)
+    monkeypatch.setenv("CC", str(driver))
+    communicate, held = subprocess.Popen.communicate, []
+
+    def late(process, *args, timeout=None, **more):
+        if "--version" in process.args:
+            return communicate(process, *args, timeout=timeout, **more)
+        held.append((tmp_path / "alive").open("rb"))  # waits until the second program runs
+        raise subprocess.TimeoutExpired(process.args, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", late)
+    with pytest.raises(compiled.CompilerError, match="took more than 60 s"):
+        compiled.build("int x;", tmp_path / "c")
+    with held[0] as alive:
+        assert alive.read() == b""  # the end of the pipe: nobody holds it any more
 
 
 @pytest.mark.parametrize("terms, known", [(40, True), (70, False)])

@@ -5,6 +5,7 @@ import hashlib
 import os
 import platform
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
@@ -116,17 +117,38 @@ def _build(text: str, folder: Path, flags: tuple[str, ...]) -> Path:
         source, draft = Path(work) / "policy.c", Path(work) / "policy.so"
         source.write_text(text)
         command = [compiler, *flags, "-shared", "-fPIC", "-o", str(draft), str(source), "-lm"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise CompilerError(f"{compiler} took more than {COMPILE_TIMEOUT_S:g} s") from error
-        if done.returncode != 0:
-            raise CompilerError(f"{compiler} refused the generated C:\n{done.stderr[:1000]}")
+        code, said = _compile(command)
+        if code != 0:
+            raise CompilerError(f"{compiler} refused the generated C:\n{said[:1000]}")
         draft.chmod(0o700)
         with draft.open("rb") as file:
             os.fsync(file.fileno())  # robots are switched off at the battery
         os.replace(draft, library)
     return library
+
+
+def _compile(command: list[str]) -> tuple[int, str]:
+    """The compiler's exit status and what it said. A driver starts further programs; none of them outlives this call.
+
+    Raises:
+        CompilerError: It took too long.
+    """
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a process group of its own, to be ended as a whole
+    ) as driver:
+        try:
+            _, said = driver.communicate(timeout=COMPILE_TIMEOUT_S)
+        except BaseException as error:
+            os.killpg(driver.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise CompilerError(f"{command[0]} took more than {COMPILE_TIMEOUT_S:g} s") from error
+            raise
+    return driver.returncode, said
 
 
 class CompiledInference:
@@ -221,7 +243,10 @@ def _from_golden(policy: CompiledInference, artifact: Artifact) -> float:
     for i, observation in enumerate(rows[OBSERVATION]):
         if policy.state is not None:
             policy.state[0][:] = rows[STATE_IN][i]
-        for got, name in zip(policy.act(observation), (ACTIONS, JOINT_TARGETS)):
-            apart = np.abs(got - rows[name][i]) / np.maximum(np.abs(rows[name][i]), 1.0)
+        got = dict(zip((ACTIONS, JOINT_TARGETS), policy.act(observation)))
+        if policy.state is not None:
+            got[STATE_OUT] = policy.state[0]
+        for name in got.keys() & rows.keys():
+            apart = np.abs(got[name] - rows[name][i]) / np.maximum(np.abs(rows[name][i]), 1.0)
             worst = float(np.maximum(worst, apart.max()))
     return worst
