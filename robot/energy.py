@@ -17,6 +17,7 @@ FP32_ADD_J, FP32_MUL_J = 0.9e-12, 3.7e-12  # Horowitz 2014, 45 nm, 0.9 V
 READ_64_BIT_J = ((8 * 1024, 10e-12), (32 * 1024, 20e-12), (1024 * 1024, 100e-12))  # caches, the same table
 DRAM_64_BIT_J = 1300e-12  # the lower end of 1.3-2.6 nJ
 UPPER_CORE_W = 15.0  # assumed: a desktop core at full clock with its share of the package; an Orin Nano's is nearer 2.5
+BOARD_INPUTS = ("VDD_IN", "POM_5V_IN")  # rails that all others of a Jetson are fed from (jetson-stats, on rails)
 CAMERA_LOW_W, CAMERA_HIGH_W = 0.1, 2.5  # assumed: a bare sensor module; all that a USB 2.0 port gives (500 mA at 5 V)
 
 
@@ -155,9 +156,15 @@ def copper_w(winding_ohm: np.ndarray, current_a: np.ndarray, temperature_c: np.n
 
 
 class Meter(Protocol):
-    """Joules of the whole computer since it was made; `sample` it often enough."""
+    """Joules of the whole computer since it was made.
+
+    Attributes:
+        source: "measured:..." for `Energy`.
+        interval_s: Read it at least so often: between readings it knows nothing [s].
+    """
 
     source: str
+    interval_s: float
 
     def sample(self, now_s: float) -> float: ...
 
@@ -170,6 +177,7 @@ class RaplMeter:
     """
 
     source = "measured:rapl, whole package"
+    interval_s = 1.0  # the narrowest counters wrap at 65 kJ, in minutes at most; a wrap between two readings is seen, two are not
 
     def __init__(self, zones: list[Path]) -> None:
         self._zones = zones
@@ -189,22 +197,30 @@ class RaplMeter:
 
 
 class InaMeter:
-    """INA3221 power monitors of a Jetson board: the sum of its rails, integrated between samples.
+    """INA3221 power monitors of a Jetson board: power, integrated between samples.
+
+    Where a rail is the board's input the others are parts of it and are not counted again; else it is the sum of the rails.
 
     Args:
         chips: hwmon folders of the monitors.
         now_s: Time of the first sample.
     """
 
-    source = "measured:ina3221, sum of rails"
+    interval_s = 0.1  # what happens between two readings is taken for a straight line
 
     def __init__(self, chips: list[Path], now_s: float) -> None:
-        self._pairs = [
-            (volts, chip / volts.name.replace("in", "curr", 1))
-            for chip in chips
-            for volts in sorted(chip.glob("in[1-3]_input"))
-        ]
+        volts = [path for chip in chips for path in sorted(chip.glob("in[1-3]_input"))]
+        inputs = [path for path in volts if self._label(path) in BOARD_INPUTS]
+        self._pairs = [(path, path.with_name(path.name.replace("in", "curr", 1))) for path in inputs or volts]
+        self.source = "measured:ina3221, " + (
+            f"rail {', '.join(map(self._label, inputs))}" if inputs else "sum of rails"
+        )
         self._last_s, self._last_w, self._total_j = now_s, self._power_w(), 0.0
+
+    @staticmethod
+    def _label(volts: Path) -> str:
+        label = volts.with_name(volts.name.replace("input", "label"))
+        return label.read_text().strip() if label.is_file() else ""
 
     def _power_w(self) -> float:
         return sum(int(mv.read_text()) * int(ma.read_text()) * 1e-6 for mv, ma in self._pairs)

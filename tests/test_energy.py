@@ -5,6 +5,7 @@ import pytest
 
 from robot import energy
 from robot.description import load
+from robot.onboard import meter
 
 HAND = load("hand22")
 OHM = energy.winding_ohm(HAND)
@@ -60,26 +61,92 @@ def test_package_counters_are_summed_through_their_wrap(tmp_path):
     rapl(tmp_path, "intel-rapl:0", 900)
     rapl(tmp_path, "intel-rapl:1", 10)
     rapl(tmp_path, "intel-rapl:0:0", 5)  # a part of package 0, not to be counted twice
-    meter = energy.find_meter(0.0, tmp_path)
-    assert meter is not None and meter.source.startswith("measured:rapl")
+    found = energy.find_meter(0.0, tmp_path)
+    assert found is not None and found.source.startswith("measured:rapl")
     rapl(tmp_path, "intel-rapl:0", 100)  # wrapped: +200
     rapl(tmp_path, "intel-rapl:1", 60)  # +50
     rapl(tmp_path, "intel-rapl:0:0", 999)
-    assert meter.sample(1.0) == pytest.approx(250e-6)
+    assert found.sample(1.0) == pytest.approx(250e-6)
 
 
 def test_board_rails_are_integrated(tmp_path):
+    board(tmp_path, [("VDD_GPU_SOC", 5000, 1000), ("VDD_CPU_CV", 12000, 500)])
     chip = tmp_path / "hwmon" / "hwmon3"
-    chip.mkdir(parents=True)
+    found = energy.find_meter(10.0, tmp_path)
+    assert found is not None and found.source.startswith("measured:ina3221")
+    assert found.sample(12.0) == pytest.approx(2.0 * 11.0)
+    (chip / "curr1_input").write_text("3000")
+    assert found.sample(13.0) == pytest.approx(22.0 + 0.5 * (11.0 + 21.0))
+
+
+def board(folder, rails):
+    """A board's monitor with these rails: (label, mV, mA)."""
+    chip = folder / "hwmon" / "hwmon3"
+    chip.mkdir(parents=True, exist_ok=True)
     (chip / "name").write_text("ina3221\n")
-    for i, (mv, ma) in enumerate([(5000, 1000), (12000, 500)], start=1):
+    for i, (label, mv, ma) in enumerate(rails, start=1):
+        (chip / f"in{i}_label").write_text(f"{label}\n")
         (chip / f"in{i}_input").write_text(str(mv))
         (chip / f"curr{i}_input").write_text(str(ma))
-    meter = energy.find_meter(10.0, tmp_path)
-    assert meter is not None and meter.source.startswith("measured:ina3221")
-    assert meter.sample(12.0) == pytest.approx(2.0 * 11.0)
-    (chip / "curr1_input").write_text("3000")
-    assert meter.sample(13.0) == pytest.approx(22.0 + 0.5 * (11.0 + 21.0))
+
+
+def test_rails_that_are_fed_from_the_boards_input_are_not_counted_twice(tmp_path):
+    board(tmp_path, [("VDD_IN", 5000, 2000), ("VDD_CPU_GPU_CV", 5000, 1000), ("VDD_SOC", 5000, 500)])
+    found = energy.find_meter(0.0, tmp_path)
+    assert found is not None and found.source == "measured:ina3221, rail VDD_IN"
+    assert found.sample(2.0) == pytest.approx(20.0)
+
+
+class Run:
+    """A run that a meter watches, without waiting: time passes while it is waited for."""
+
+    def __init__(self, seconds, change):
+        self.at_s, self.seconds, self.change = 0.0, seconds, change
+
+    def over(self, wait_s):
+        self.at_s = min(self.at_s + wait_s, self.seconds)
+        self.change(self.at_s)
+        return self.at_s >= self.seconds
+
+
+def test_power_between_an_idle_beginning_and_an_idle_end_is_counted(tmp_path):
+    """59 s at 30 W between two moments at 5 W: two readings would say 300 J."""
+    board(tmp_path, [("", 5000, 1000)])
+    run = Run(60.0, lambda s: board(tmp_path, [("", 5000, 6000 if 0.5 < s < 59.5 else 1000)]))
+    found = meter.integrate(energy.find_meter(0.0, tmp_path), lambda: run.at_s, run.over)
+    assert found.joules == pytest.approx(59.0 * 30.0 + 1.0 * 5.0, rel=2e-3)
+    assert found.readings == pytest.approx(601, abs=1) and found.longest_s == pytest.approx(0.1)
+    assert "601 readings at most 0.1 s apart" in found.per(100).source
+
+
+def test_a_counter_that_wraps_again_and_again_is_followed(tmp_path):
+    """Ten minutes at 300 W through a counter that wraps every 65.5 kJ."""
+    wraps_uj = 65_532_610_987
+    rapl(tmp_path, "intel-rapl:0", 0, wraps_uj)
+    run = Run(600.0, lambda s: rapl(tmp_path, "intel-rapl:0", int(300e6 * s) % wraps_uj, wraps_uj))
+    found = meter.integrate(energy.find_meter(0.0, tmp_path), lambda: run.at_s, run.over)
+    assert found.joules == pytest.approx(180e3) and found.longest_s == pytest.approx(1.0)
+
+
+def test_a_process_beside_the_run_reads_and_says_how_often(tmp_path):
+    rapl(tmp_path, "intel-rapl:0", 900)
+    with meter.metering(tmp_path) as found:
+        found.begin()
+        rapl(tmp_path, "intel-rapl:0", 950)
+        measured = found.end()
+    assert measured is not None and measured.joules in (0.0, pytest.approx(50e-6))  # changed before or after its first
+    assert measured.source.startswith("measured:rapl") and measured.readings >= 2
+
+
+def test_a_sensor_that_fails_in_a_run_measures_nothing(tmp_path):
+    rapl(tmp_path, "intel-rapl:0", 900)
+    with meter.metering(tmp_path) as found:
+        found.begin()
+        (tmp_path / "powercap/intel-rapl:0/energy_uj").write_text("not a number")
+        assert found.end() is None
+    with meter.metering(tmp_path / "nothing") as found:
+        found.begin()
+        assert found.end() is None
 
 
 def test_without_a_readable_sensor_nothing_is_called_measured(tmp_path):

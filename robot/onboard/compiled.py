@@ -243,7 +243,7 @@ def _from_golden(policy: CompiledInference, artifact: Artifact) -> float:
     for i, observation in enumerate(rows[OBSERVATION]):
         if policy.state is not None:
             policy.state[0][:] = rows[STATE_IN][i]
-        got = dict(zip((ACTIONS, JOINT_TARGETS), policy.act(observation)))
+        got: dict[str, np.ndarray] = dict(zip((ACTIONS, JOINT_TARGETS), policy.act(observation)))
         if policy.state is not None:
             got[STATE_OUT] = policy.state[0]
         for name in got.keys() & rows.keys():

@@ -18,6 +18,7 @@ from robot.onboard.flight import FlightRecorder
 from robot.onboard.inference import Inference, make_inference
 from robot.onboard.loop import ControlLoop, LoopConfig, never
 from robot.onboard.loop_report import LoopReport
+from robot.onboard.meter import Measured, metering
 from robot.onboard.realtime import on_request
 from robot.onboard.robots import Robot
 
@@ -121,6 +122,7 @@ def drive(
     admission = admit(artifact, model, seed=seed)
     policy: Inference = make_inference(artifact, inference)
     with ExitStack() as held:
+        meter = held.enter_context(metering())
         robot = connect(artifact, backend, bus=bus, calibration=calibration)
         held.callback(robot.close)
         fits(artifact, model, robot.control_hz)
@@ -142,7 +144,7 @@ def drive(
             limiter=make_filter(safety.Limits.of(model, artifact.contract.dt_s)),
             flight=recorder,
         )
-        meter = energy.find_meter(0.0)
+        meter.begin()
         try:
             report = loop.run()
         except BaseException:
@@ -151,8 +153,8 @@ def drive(
             raise
         if recorder is not None and should_stop():
             recorder.request("stopped")  # by a signal
-        measured_j = meter.sample(report.seconds) if meter is not None else None
-    decision = decision_energy(artifact, report, measured_j, meter.source if meter is not None else "")
+        measured = meter.end()
+    decision = decision_energy(artifact, report, measured)
     motors = energy.Energy(
         low_j=report.copper_j, high_j=report.copper_j, source="modelled: i^2 R of the currents the robot reports"
     )
@@ -176,12 +178,11 @@ def drive(
     )
 
 
-def decision_energy(artifact: Artifact, report: LoopReport, measured_j: float | None, source: str) -> energy.Energy:
+def decision_energy(artifact: Artifact, report: LoopReport, measured: Measured | None) -> energy.Energy:
     """Energy of one decision: as measured, or else as modelled."""
     decisions = max(report.steps, 1)
-    if measured_j is not None and measured_j > 0.0:
-        each_j = measured_j / decisions
-        return energy.Energy(low_j=each_j, high_j=each_j, source=source)
+    if measured is not None and measured.joules > 0.0:
+        return measured.per(decisions)
     return energy.modelled_decision(
         multiply_adds=multiply_adds(artifact),
         weight_bytes=4 * artifact.file.parameters,
