@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from chromium import BINARY, MISSING, Browser
 from fleet_helpers import free_ports
-from fleet_places import Place, episode, fall, tally
+from fleet_places import Place, chunk, episode, fall, tally
 from onboard_helpers import artifact, model, write
 from starlette.requests import ClientDisconnect
 
@@ -568,7 +568,9 @@ def test_the_page_in_a_browser(place, browser):
     beats = {"power_w": 6.5, "energy_j": 5400.0, "energy_source": "modelled: motor currents, data sheets"}
     robots = {
         "left": place.uplink("left", battery=0.82, battery_j=1e5, wants_job=True, tally=tally(episodes=9), **beats),
-        "right": place.uplink("right", battery=0.12, battery_j=1e3, **beats),
+        "right": place.uplink(
+            "right", battery=0.12, battery_j=1e3, shadow_steps=1200, shadow_difference=0.031, **beats
+        ),
         "walker": place.uplink("walker", robot_model="body28", artifact="body_walk/v1", **beats),
     }
     place.ask("job_add", task="reach the lid", skill="hand_reach", place="bench 2")
@@ -590,8 +592,25 @@ def test_the_page_in_a_browser(place, browser):
     browser.window(1320, 900)
     browser.open(f"http://127.0.0.1:{place.web}/")
     browser.wait("document.body.dataset.ready === 'yes' && !document.getElementById('fall_view').hidden")
+    rng = np.random.default_rng(0)
+    for number in range(4):  # experience comes in while somebody looks
+        for name, robot in robots.items():
+            for part in range(1 + number % 2):
+                robot.record(chunk(rng, name.encode().hex().ljust(32, "0"), 50 * (2 * number + part)))
+        held = (150, 450, 600, 900)[number]
+        browser.wait(f"/\\b{held}\\s+steps/.test(document.body.innerText)")
     said = browser.run("document.body.innerText")
-    for words in ("3 of 4", "not seen yet", "82 %", "hand_reach/v2", "canary", "control", "reach the lid", "with left"):
+    for words in (
+        "3 of 4",
+        "not seen yet",
+        "82 %",
+        "hand_reach/v2",
+        "canary",
+        "control",
+        "reach the lid",
+        "with left",
+        "0.031 apart",
+    ):
         assert words in said, words
     assert "read-only" in said
     assert (

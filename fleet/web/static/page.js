@@ -168,10 +168,14 @@ function robotRow(r) {
     h("td", {}, h("span", { class: `badge ${r.doing === "safe" ? "bad" : STATE_BADGE[r.state]}` }, r.doing === "safe" ? "stands still" : STATE_WORDS[r.state]), since ? h("span", { class: "sub" }, since) : null),
     h("td", {}, r.state === "NEVER" ? "" : battery(r.battery)),
     number("power", r.state === "ONLINE" ? text(watts(r.power_w)) : ""), h("td", { class: "number", "data-name": "energy", title: r.energy_source }, r.energy_source ? text(joules(r.energy_j)) : ""),
-    h("td", {}, r.artifact, r.group ? h("span", { class: "sub" }, r.group) : null, r.refused ? h("span", { class: "sub wrong" }, r.refused) : null),
+    h("td", {}, r.artifact, r.group ? h("span", { class: "sub" }, r.group) : null, r.shadow_steps ? h("span", { class: `sub${r.shadow_bad ? " wrong" : ""}` }, watching(r)) : null, r.refused ? h("span", { class: "sub wrong" }, r.refused) : null),
     number("spool", r.state === "NEVER" ? "" : text(bytes(r.spool_bytes))),
     h("td", { class: "number", "data-name": "held" }, text(count(r.steps)), r.lost ? h("span", { class: "sub" }, `${r.lost} lost`) : r.pending ? h("span", { class: "sub" }, `${r.pending} under way`) : null),
     h("td", {}, r.fall ? h("button", { type: "button", class: "plain", "data-key": `fall ${r.name}`, on: { click: () => showFall(r.name, true) } }, "last fall") : null));
+}
+
+function watching(r) {
+  return `watches the candidate: ${text(count(r.shadow_steps))} steps, ${r.shadow_bad ? `failed at ${r.shadow_bad}` : `${r.shadow_difference.toPrecision(2)} apart`}`;
 }
 
 function battery(charge) {
