@@ -1,5 +1,7 @@
 """A cube on the palm of an upturned hand: what turning it about an axis and to goals have in common."""
 
+from math import hypot
+
 import numpy as np
 
 from robot.contract import Term, two_columns
@@ -49,6 +51,8 @@ class CubeTask(HandTask):
     def __init__(self, model: RobotModel) -> None:
         super().__init__(model)
         self._around = self.posture(**START)
+        self._around_moved = self._around[self.rows]
+        self._seat_m: tuple[float, float, float] = tuple((self.base_m + SEAT_M).tolist())
 
     def seated(self, rng: np.random.Generator, quat_xyzw: np.ndarray) -> Start:
         """The cube above the palm, fingers around it."""
@@ -60,17 +64,18 @@ class CubeTask(HandTask):
 
     def away_m(self, world: WorldState) -> float:
         """Distance of the cube from its seat, sideways."""
-        return float(np.hypot(*(world.body_pose[0, :2] - self.base_m[:2] - SEAT_M[:2])))
+        x, y, _ = world.body_pose[0, :3].tolist()
+        return hypot(x - self._seat_m[0], y - self._seat_m[1])
 
     def strain(self, state: RobotState) -> float:
         """Mean squared distance of the fingers' targets from the posture around the cube [rad^2]. Relative actions add up: without a
         price for it half of all targets end at a stop, where fingers turn nothing.
         """
-        away = state.target_rad[self.rows] - self._around[self.rows]
+        away = state.target_rad[self.rows] - self._around_moved
         return float(away @ away) / away.size
 
     def dropped(self, world: WorldState) -> bool:
-        return bool(self.away_m(world) > DROP_M or world.body_pose[0, 2] < self.base_m[2] + SEAT_M[2] - FALL_M)
+        return self.away_m(world) > DROP_M or float(world.body_pose[0, 2]) < self._seat_m[2] - FALL_M
 
     def privileged(self, state: RobotState, world: WorldState) -> np.ndarray:
         pose, twist = world.body_pose[0], world.body_twist[0]

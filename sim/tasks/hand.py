@@ -1,7 +1,7 @@
 """What the tasks with an object in the hand share: their terms, their action, and what is true of an object."""
 
 from abc import abstractmethod
-from math import sqrt
+from math import atan2, sqrt
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def turn_between(before_xyzw: np.ndarray, after_xyzw: np.ndarray) -> np.ndarray:
     if w < 0.0:
         x, y, z, w = -x, -y, -z, -w
     sine = sqrt(x * x + y * y + z * z)
-    scale = 2.0 if sine < 1e-9 else 2.0 * np.arctan2(sine, w) / sine
+    scale = 2.0 if sine < 1e-9 else 2.0 * atan2(sine, w) / sine
     return np.array([scale * x, scale * y, scale * z])
 
 
