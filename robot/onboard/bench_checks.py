@@ -1,6 +1,8 @@
 """Figures that are not times at a rate: parity over recurrent steps, the filter, fuzzed actions, seeded faults, fault to DAMPING."""
 
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -8,20 +10,24 @@ import numpy as np
 
 from robot import safety
 from robot.artifacts import OBSERVATION, STATE_IN, STATE_OUT
+from robot.contract import Contract
 from robot.description import load as load_robot
+from robot.description.model import RobotModel
 from robot.errors import NotFiniteError
-from robot.mock import MockReach
+from robot.mock import MockIdle
 from robot.onboard.artifact import Artifact
+from robot.onboard.bench_nets import ENV_ID, JOINTS, bench_net
+from robot.onboard.compiled import CompiledInference, CompilerError
 from robot.onboard.filter import TargetFilter, make_filter
 from robot.onboard.inference import BACKENDS, make_inference
 from robot.onboard.loop import ControlLoop, LoopConfig
 from robot.onboard.operators import evaluate
 from robot.onboard.robots import Direct
-from robot.reaching import reach_contract
-from robot.safety import Filter, Limits, Mode
+from robot.safety import Fault, Filter, Limits, Mode
 from robot.state import Command, RobotState
 
 FILTER_JOINTS = 29
+RATE_HZ = 50.0
 SPECIALS = (np.nan, np.inf, -np.inf, 5e-324, -5e-324, 1e308, -1e308, 0.0, -0.0)
 ROUNDING = 1e-12  # a bound that was computed once here and once there
 
@@ -138,16 +144,24 @@ class _Steps:
 
 
 class _Faulty(Direct):
-    """A mock hand that fails in a chosen period."""
+    """A robot at rest that fails in a chosen period.
 
-    def __init__(self, at: int, spoil: dict[str, Any]) -> None:
-        hand = load_robot("hand22")
-        super().__init__(MockReach(hand, 50.0, episode_s=1e6))
-        self.at, self.spoil, self.sent = at, spoil, 0
+    Args:
+        model: Which.
+        at: From the answer to so many commands on.
+        spoil: What its state says then.
+        then: Called with that command.
+    """
+
+    def __init__(self, model: RobotModel, at: int, spoil: dict[str, Any], then: Callable[[], None]) -> None:
+        super().__init__(MockIdle(model, RATE_HZ, ENV_ID))
+        self.at, self.spoil, self.then, self.sent = at, spoil, then, 0
 
     def send(self, command: Command) -> None:
         super().send(command)
         self.sent += 1
+        if self.sent == self.at:
+            self.then()
 
     def receive(self) -> RobotState:
         state = super().receive()
@@ -155,61 +169,82 @@ class _Faulty(Direct):
 
 
 class _Policy:
-    """Does nothing, and says NaN, or fails, from some call on."""
+    """Does nothing until it is spoilt; then it says NaN, or fails."""
 
     name = "test"
 
-    def __init__(self, actions: int, wrong_from: int, *, fails: bool) -> None:
-        self._actions, self._wrong_from, self._fails, self.calls = actions, wrong_from, fails, 0
+    def __init__(self, actions: int, *, fails: bool) -> None:
+        self._actions, self._fails, self._spoilt = np.zeros(actions, dtype=np.float32), fails, False
 
     def reset(self) -> None: ...
 
+    def spoil(self) -> None:
+        self._spoilt = True
+        self._actions.fill(np.nan)
+
     def act(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.calls += 1
-        wrong = self.calls >= self._wrong_from
-        if wrong and self._fails:
+        if self._spoilt and self._fails:
             raise RuntimeError("meant to fail")
-        value = np.nan if wrong else 0.0
-        return np.full(self._actions, value, dtype=np.float32), np.zeros(self._actions)
+        return self._actions.copy(), np.zeros(len(self._actions))
 
 
-WARM_UP = 100  # calls of the policy before the loop's first period
+class _Compiled(CompiledInference):
+    """Generated C whose weights can be spoilt."""
+
+    def spoil(self) -> None:
+        self._weights.fill(np.nan)
 
 
-def periods_to_damping(at: int = 10) -> dict[str, int]:
-    """For each kind of fault, in which period after the one that met it the controller damps; 1 is the next."""
-    hand = load_robot("hand22")
-    contract = reach_contract(hand, control_hz=50.0)
-    far = safety.Strangeness(
-        mean=np.full(contract.observation_size, 99.0), std=np.ones(contract.observation_size), ticks=at
-    )
-    spoilt = {
-        safety.Fault.OBSERVATION: {"q_rad": np.full(len(hand.joints), np.nan)},
-        safety.Fault.STALE: {"time_s": at / 50.0},
+def periods_to_damping(at: int = 10) -> dict[str, dict[str, int]]:
+    """For each kind of fault, in which period after the one that met it the controller damps; 1 is the next.
+
+    "python" is the loop in Python, on a clock that moves only when somebody sleeps; "compiled" the compiled period, in real time, and
+    missing where there is no compiler. A compiled network cannot fail in another way than by what it says.
+    """
+    artifact = bench_net("mlp", RATE_HZ)
+    found = {
+        "python": {
+            fault.name.lower(): _periods_to_damping(
+                fault, at, artifact.contract, _Policy(JOINTS, fails=fault is Fault.INFERENCE), clock=_Steps()
+            )
+            for fault in Fault
+        }
     }
-    found = {}
-    for fault in safety.Fault:
-        robot = _Faulty(at, spoilt.get(fault, {}))
-        modes: list[Mode] = []
-        loop = ControlLoop(
-            robot,
-            contract.bind(hand),
-            _Policy(
-                contract.action_size,
-                WARM_UP + at if fault in (safety.Fault.ACTION, safety.Fault.INFERENCE) else 10**9,
-                fails=fault is safety.Fault.INFERENCE,
-            ),
-            rng=np.random.default_rng(0),
-            config=LoopConfig(seconds=1.0),
-            strangeness=far if fault is safety.Fault.STRANGE else None,
-            estop=lambda robot=robot, fault=fault: fault is safety.Fault.ESTOP and robot.sent >= at,
-            should_stop=lambda: modes.append(loop.mode) is not None,  # noqa: B023
-            clock=_Steps(),
-        )
-        report = loop.run()
-        modes.append(loop.mode)
-        met = next(k for k, mode in enumerate(modes) if k > 0 and mode is not Mode.POLICY)
-        if report.fault is not fault:
-            raise AssertionError(f"meant {fault}, the loop met {report.fault}")
-        found[fault.name.lower()] = next(k for k, mode in enumerate(modes) if mode is Mode.DAMPING) - met
+    with suppress(CompilerError):
+        found["compiled"] = {
+            fault.name.lower(): _periods_to_damping(fault, at, artifact.contract, _Compiled(artifact), clock=None)
+            for fault in Fault
+            if fault is not Fault.INFERENCE
+        }
     return found
+
+
+def _periods_to_damping(
+    fault: Fault, at: int, contract: Contract, policy: "_Policy | _Compiled", clock: _Steps | None
+) -> int:
+    model = load_robot(contract.robot)
+    spoilt = {Fault.OBSERVATION: {"q_rad": np.full(len(model.joints), np.nan)}, Fault.STALE: {"time_s": at / RATE_HZ}}
+    by_policy = fault in (Fault.ACTION, Fault.INFERENCE)
+    robot = _Faulty(model, at, spoilt.get(fault, {}), policy.spoil if by_policy else lambda: None)
+    n = contract.observation_size
+    far = safety.Strangeness(mean=np.full(n, 99.0), std=np.ones(n), ticks=at)
+    seen: list[tuple[Fault | None, Mode]] = []
+    loop = ControlLoop(
+        robot,
+        contract.bind(model),
+        policy,
+        rng=np.random.default_rng(0),
+        config=LoopConfig(seconds=1.0),
+        strangeness=far if fault is Fault.STRANGE else None,
+        estop=lambda: fault is Fault.ESTOP and robot.sent >= at,
+        should_stop=lambda: seen.append((loop.fault, loop.mode)) is not None,
+        clock=clock,
+    )
+    if loop.compiled is not (clock is None):
+        raise CompilerError("the compiled period cannot be had here")
+    report = loop.run()
+    seen.append((loop.fault, loop.mode))
+    if report.fault is not fault:
+        raise AssertionError(f"meant {fault}, the loop met {report.fault}")
+    met = next(k for k, (said, _) in enumerate(seen) if said is not None)
+    return next(k for k, (_, mode) in enumerate(seen) if mode is Mode.DAMPING) - met

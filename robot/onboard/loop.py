@@ -175,6 +175,16 @@ class ControlLoop:
         """What the controller is doing."""
         return self._watch.mode
 
+    @property
+    def fault(self) -> Fault | None:
+        """What is wrong, None if nothing is."""
+        return self._watch.fault
+
+    @property
+    def compiled(self) -> bool:
+        """Whether periods in which all is in order are done in C."""
+        return self._tick is not None
+
     def run(self) -> LoopReport:
         """Run until the time or the episodes are over, a stop was asked for, or a fault was answered. Once.
 
