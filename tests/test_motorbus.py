@@ -28,9 +28,8 @@ from robot.motorbus.calibration import (
     CalibrationStopped,
     calibrate,
     nominal,
-    spool_range,
 )
-from robot.motorbus.simulated import SimulatedBus
+from robot.motorbus.simulated import SimulatedBus, hanging_hand
 from robot.onboard.hardware import HardwareRobot, connect_hardware, simulated
 from robot.onboard.inference import make_inference
 from robot.onboard.loop import ControlLoop, LoopConfig
@@ -260,13 +259,10 @@ def test_the_loop_drives_a_hand_on_a_bus_and_answers_each_of_its_failures(fail, 
 # Calibration.
 
 
-def two_stops(slack_rad=0.0, motors=N):
-    """A bus whose motors are mounted anywhere, with their stops where the tendons end."""
-    offsets = np.linspace(-3.0, 3.0, N)
-    ends = spool_range(HAND) + offsets[:, None]
-    return SimulatedBus(
-        tuple(range(11, 11 + N)), offsets.copy(), ends, np.where(np.arange(N) < motors, slack_rad, 0.0)
-    ), offsets
+def two_stops(slack_rad=0.0, motors=N, directions=None):
+    """A hand whose motors are mounted anywhere, with joints that have stops and tendons that pass other joints."""
+    bus = hanging_hand(tuple(range(11, 11 + N)), HAND, directions, slack_rad=slack_rad, slack_motors=motors)
+    return bus, np.linspace(-3.0, 3.0, N)
 
 
 def run(bus, **more):
@@ -292,6 +288,42 @@ def test_calibration_finds_where_every_motor_is_zero_and_its_file_comes_back(tmp
     found.check(HAND)
     backend = HardwareBackend(bus, HAND, found, control_hz=HZ, wait=bus.advance)
     np.testing.assert_allclose(backend.reset(None, rng()).q_rad, HAND.home_rad, atol=0.1)
+
+
+def test_calibration_moves_one_joint_at_a_time_though_tendons_pass_others(monkeypatch):
+    """Motors that are held while the wrist moves get their cables pulled, and its stop is found too early."""
+    directions = tuple(1 if i % 3 else -1 for i in range(N))
+    bus, offsets = two_stops(directions=directions)
+    cables, now, seen = bus._cables, [""], {}
+    assert cables is not None
+
+    def wait(dt_s):
+        bus.advance(dt_s)
+        q = np.linalg.solve(cables.slopes, cables.direction * (bus.position_rad - cables.zero_rad))
+        seen.setdefault(now[0], []).append(q)
+        assert bus._guard_s > 0.0  # if this process is killed, no motor goes on pulling
+
+    found = calibrate(
+        bus,
+        HAND,
+        wait=wait,
+        progress=lambda text, share: now.__setitem__(0, text.partition(":")[0]),
+        confirm=lambda text: True,
+        should_stop=lambda: False,
+        directions=directions,
+    )
+    assert [motor.zero_rad for motor in found.motors.values()] == pytest.approx(offsets, abs=0.02)
+    for name, rows in seen.items():
+        q = np.array(rows)
+        moved, own = q.max(axis=0) - q.min(axis=0), HAND.joint_names.index(name)
+        assert moved[own] > 0.9 * (HAND.upper_rad - HAND.lower_rad)[own]
+        # What the push at a stop, 0.2 rad of spool, takes from others; while the wrist turns, no finger moves by more.
+        assert np.delete(moved, own).max() < (0.2 if name == "wrist_flexion" else 0.5), name
+    held, _ = two_stops()
+    monkeypatch.setattr("robot.motorbus.calibration.following", lambda model, directions: np.eye(N))
+    with pytest.raises(CalibrationError, match=r"wrist_flexion turns .* in the way"):
+        run(held)
+    assert not held.torque.any()
 
 
 def test_hanging_cables_are_tensioned_on_request():
@@ -523,7 +555,7 @@ def test_a_serial_adapter_that_falls_out_is_a_bus_failure_and_every_motor_is_sti
         with pytest.raises(MotorBusError, match="the port is gone"):
             call()
     port.is_using = False
-    with pytest.raises(MissingMotorError, match=r"4: .*5: .*6: "):
+    with pytest.raises(MissingMotorError, match=r"4: .*5: .*6: .*switch their power off"):
         bus.set_torque(False)
     with pytest.raises(MotorBusError, match="cannot go to"):
         bus.write_goals(np.array([0.0, 1e9, 0.0]))

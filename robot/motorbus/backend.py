@@ -11,8 +11,8 @@ from math import tau as TURN
 import numpy as np
 
 from robot.description.model import RobotModel
-from robot.motorbus.bus import MotorBus, MotorBusError, hardware_errors
-from robot.motorbus.calibration import Calibration, CalibrationError
+from robot.motorbus.bus import WATCHDOG_S, MotorBus, MotorBusError, hardware_errors
+from robot.motorbus.calibration import Calibration, CalibrationError, spool_slopes
 from robot.state import Command, RobotState, checked_posture, checked_target
 from robot.transmission import Parameters
 
@@ -23,7 +23,6 @@ AT_REST_RAD_S = 0.02
 MAX_RESET_S = 20.0
 MARGIN_RAD = 0.5  # of spool: stretch, and a zero that was found at a soft stop
 MAX_FIRST_RAD = 0.6  # of spool: no first goal is further from where a motor is
-WATCHDOG_S = 0.5  # drives that hear nothing for so long stop by themselves: this computer is gone
 
 
 class HardwareBackend:
@@ -64,7 +63,7 @@ class HardwareBackend:
         self._direction = np.array([motor.direction for motor in motors], dtype=np.float64)
         self._zero = np.array([motor.zero_rad for motor in motors])
         n = len(model.joints)
-        slopes = np.array([self._spool(row) for row in 1e-4 * np.eye(n)]).T / 1e-4  # (n_motors, n_joints)
+        slopes = spool_slopes(model)
         if slopes.shape[0] != n or np.linalg.matrix_rank(slopes) < n:
             raise CalibrationError(
                 f"{model.name}: {n} joints cannot be told from {slopes.shape[0]} motors without encoders"

@@ -8,6 +8,8 @@ import numpy as np
 
 from robot.errors import FlexorError
 
+WATCHDOG_S = 0.5  # drives that hear nothing for so long stop by themselves: this computer is gone
+
 
 class MotorBusError(FlexorError):
     """The bus or a motor on it failed; nothing can be said of the readings."""

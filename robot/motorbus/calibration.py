@@ -1,5 +1,9 @@
 """Calibration of a tendon hand's motors: tension the cables, find the hard stops, and keep what was found in a TOML file.
 
+One joint is moved at a time, from the root outwards. Its motor turns, and with it the motors of all tendons that pass this joint
+on their way to another one (a wrist moves every finger's cables), so that the other joints stay where they are. A tendon
+passes only joints nearer to the root than its own, and these stand at zero by then.
+
 Nothing here prints or asks: whoever calls passes `progress`, `confirm` and `should_stop`.
 """
 
@@ -14,7 +18,7 @@ import numpy as np
 
 from robot.description.model import RobotModel
 from robot.errors import FlexorError
-from robot.motorbus.bus import MotorBus, check_faults
+from robot.motorbus.bus import WATCHDOG_S, MotorBus, check_faults
 from robot.transmission import Parameters
 
 STEP_RAD = 0.05  # of the goal, per tick of the search
@@ -132,6 +136,21 @@ def spool_range(model: RobotModel) -> np.ndarray:
     return np.sort(ends, axis=1)
 
 
+def spool_slopes(model: RobotModel) -> np.ndarray:
+    """How far each spool turns per radian of each joint, at zero, shape (n_motors, n_joints)."""
+    parameters, small_rad = Parameters.of(model), 1e-4
+    return np.array([parameters.spool_target(row, row) for row in small_rad * np.eye(len(model.joints))]).T / small_rad
+
+
+def following(model: RobotModel, directions: tuple[int, ...]) -> np.ndarray:
+    """How far motor k must turn per radian of motor i for all joints but i's own to stay, shape (n_motors, n_motors) as [k, i].
+
+    Exact where moment arms do not change with the angle.
+    """
+    slopes = spool_slopes(model)[:, [model.index(tendon.joint) for tendon in model.tendons]]
+    return np.array(directions)[:, None] * (slopes / np.diag(slopes)) * np.array(directions)
+
+
 def nominal(model: RobotModel, ids: tuple[int, ...] | None = None) -> Calibration:
     """The calibration of a robot that was built exactly as described; for a simulated bus."""
     ids = ids or tuple(range(1, len(model.motor_names) + 1))
@@ -152,7 +171,7 @@ def calibrate(
     should_stop: Callable[[], bool],
     directions: tuple[int, ...] | None = None,
 ) -> Calibration:
-    """Find every motor's stops, one motor after the other, having its cables tensioned where they hang.
+    """Find every motor's stops, one joint after the other, having its cables tensioned where they hang.
 
     Args:
         bus: Motors in the model's motor order.
@@ -174,21 +193,31 @@ def calibrate(
         raise CalibrationError(f"{model.name} has {len(names)} motors, the bus {len(bus.ids)}")
     if not confirm(f"All {len(names)} motors of {model.name} will move to both ends of their range. Is the hand free?"):
         raise CalibrationStopped("not confirmed; nothing was moved")
-    found = {}
+    found, follow = {}, following(model, directions)
+    alone = np.linalg.inv(follow)  # how much of motor i's way its own joint went, when others gave way, as [i, :]
+
+    def asked(text: str) -> bool:
+        bus.guard(0.0)  # people take their time
+        said = confirm(text)
+        bus.guard(WATCHDOG_S)
+        return said
+
     try:
-        bus.guard(0.0)
+        bus.guard(0.0)  # a watchdog that has tripped lets go
         bus.pace(TICK_S)
         bus.set_torque(True)
+        bus.guard(WATCHDOG_S)
+        goals = bus.read().position_rad.copy()
         for i, name in enumerate(names):
             progress(f"{name}: looking for its stops", i / len(names))
             for _ in range(MAX_ROUNDS):
-                lower = _stop(bus, i, -1, names, wait, should_stop)
-                upper = _stop(bus, i, 1, names, wait, should_stop)
+                lower = _stop(bus, i, -1, goals, follow[:, i], alone[i], names, wait, should_stop)
+                upper = _stop(bus, i, 1, goals, follow[:, i], alone[i], names, wait, should_stop)
                 slack = upper - lower - float(expected[i])
                 if slack <= SLACK_RAD:
                     break
-                _go(bus, i, 0.5 * (lower + upper), names, wait, should_stop)
-                if not confirm(f"{name} turns {slack:.2f} rad too far: its cables hang. Tension them, then go on?"):
+                _go(bus, i, 0.5 * (lower + upper), goals, follow[:, i], names, wait, should_stop)
+                if not asked(f"{name} turns {slack:.2f} rad too far: its cables hang. Tension them, then go on?"):
                     raise CalibrationStopped(f"{name}: tensioning was declined")
             else:
                 raise CalibrationError(
@@ -203,7 +232,8 @@ def calibrate(
             found[name] = MotorCalibration(
                 id=bus.ids[i], direction=directions[i], zero_rad=zero, lower_rad=lower, upper_rad=upper, slack_rad=slack
             )
-            _go(bus, i, zero, names, wait, should_stop)
+            _go(bus, i, zero, goals, follow[:, i], names, wait, should_stop)
+        bus.guard(0.0)
         progress("done", 1.0)
     finally:
         bus.set_torque(False)
@@ -220,9 +250,21 @@ def _tick(bus: MotorBus, goals: np.ndarray, names: tuple[str, ...], wait: Callab
     return readings
 
 
-def _stop(bus: MotorBus, i: int, sign: int, names: tuple[str, ...], wait, should_stop) -> float:
-    """Where motor i meets its stop in a direction [rad]."""
-    goals = bus.read().position_rad.copy()
+def _stop(
+    bus: MotorBus,
+    i: int,
+    sign: int,
+    goals: np.ndarray,
+    follow: np.ndarray,
+    alone: np.ndarray,
+    names: tuple[str, ...],
+    wait: Callable[[float], None],
+    should_stop: Callable[[], bool],
+) -> float:
+    """Where motor i meets its stop in a direction [rad]; the others `follow`. Goals are changed in place.
+
+    A tendon at its joint's stop pulls on the joints it passes, whose motors give way a little: that is not part of the travel.
+    """
     start = furthest = goals[i]
     idle = 0
     while abs(goals[i] - start) < MAX_TRAVEL_RAD:
@@ -240,15 +282,24 @@ def _stop(bus: MotorBus, i: int, sign: int, names: tuple[str, ...], wait, should
                 f"{names[i]} is at {readings.temperature_c[i]:.0f} deg C, at most {HOT_C:g}; let it cool"
             )
         if abs(readings.current_a[i]) > STOP_A and abs(readings.velocity_rad_s[i]) < 0.1:
-            goals[i] = at  # let go of the stop
+            stop = float(goals[i] + alone @ (readings.position_rad - goals))
+            goals += follow * (stop - goals[i])  # let go of it
             _tick(bus, goals, names, wait, should_stop)
-            return float(at)
-        goals[i] = np.clip(goals[i] + sign * STEP_RAD, at - LEAD_RAD, at + LEAD_RAD)
+            return stop
+        goals += follow * (np.clip(goals[i] + sign * STEP_RAD, at - LEAD_RAD, at + LEAD_RAD) - goals[i])
     raise CalibrationError(f"{names[i]}: no stop within {MAX_TRAVEL_RAD:g} rad; is the tendon on its spool?")
 
 
-def _go(bus: MotorBus, i: int, to_rad: float, names: tuple[str, ...], wait, should_stop) -> None:
-    goals = bus.read().position_rad.copy()
+def _go(
+    bus: MotorBus,
+    i: int,
+    to_rad: float,
+    goals: np.ndarray,
+    follow: np.ndarray,
+    names: tuple[str, ...],
+    wait: Callable[[float], None],
+    should_stop: Callable[[], bool],
+) -> None:
     while abs(goals[i] - to_rad) > 1e-6:
-        goals[i] += np.clip(to_rad - goals[i], -2.0 * STEP_RAD, 2.0 * STEP_RAD)
+        goals += follow * np.clip(to_rad - goals[i], -2.0 * STEP_RAD, 2.0 * STEP_RAD)
         _tick(bus, goals, names, wait, should_stop)

@@ -47,7 +47,7 @@ def calibrate(
     directions = tuple(-1 if name in reversed_motors else 1 for name in model.motor_names)
     if bus == "sim":
         motors: MotorBus
-        motors = simulated = hanging_hand(ids, routine.spool_range(model))
+        motors = simulated = hanging_hand(ids, model, directions)
         wait: Callable[[float], None] = simulated.advance
         tighten = dict(zip(model.motor_names, ids))
     else:

@@ -157,6 +157,8 @@ class DynamixelBus:
         self._all(PROFILE_ADDRESS, PROFILE.pack(0, period_ms), "profile")
 
     def guard(self, silence_s: float) -> None:
+        # Firmware 51 of the 330 sizes is reported to note the silence and to go on turning, in current control
+        # (forum.robotis.com/t/4814), so power within reach of a hand stays a must.
         units = min(ceil(silence_s / WATCHDOG_S), MAX_WATCHDOG)
         self._all(WATCHDOG_ADDRESS, bytes([units]), "bus watchdog")
 
@@ -201,7 +203,8 @@ class DynamixelBus:
             if result != self._sdk.COMM_SUCCESS:
                 failed[motor] = self._packets.getTxRxResult(result)
         if failed:
-            raise MissingMotorError(f"torque {'on' if on else 'off'} was not confirmed by motors {failed}")
+            still = "" if on else "; they may still pull: switch their power off"
+            raise MissingMotorError(f"torque {'on' if on else 'off'} was not confirmed by motors {failed}{still}")
 
     def close(self) -> None:
         if self._closed:

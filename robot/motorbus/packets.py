@@ -7,8 +7,6 @@ import struct
 from dataclasses import dataclass
 from math import pi
 
-import numpy as np
-
 from robot.motorbus.bus import BusTimeoutError, ChecksumError, PacketError, WrongIdError
 
 HEADER = b"\xff\xff\xfd\x00"
@@ -95,13 +93,15 @@ class Registers:
     temperature_c: float
 
     def pack(self) -> bytes:
-        clip = np.clip
+        def clip(value: int, low: int, high: int) -> int:
+            return min(max(value, low), high)
+
         return BLOCK.pack(
-            int(clip(round(self.current_a / AMP_PER_UNIT), -32768, 32767)),
-            int(clip(round(self.velocity_rad_s / RAD_S_PER_UNIT), -(2**31), 2**31 - 1)),
-            int(clip(round(self.position_rad / RAD_PER_TICK), -(2**31), 2**31 - 1)),
+            clip(round(self.current_a / AMP_PER_UNIT), -32768, 32767),
+            clip(round(self.velocity_rad_s / RAD_S_PER_UNIT), -(2**31), 2**31 - 1),
+            clip(round(self.position_rad / RAD_PER_TICK), -(2**31), 2**31 - 1),
             120,
-            int(clip(round(self.temperature_c), 0, 255)),
+            clip(round(self.temperature_c), 0, 255),
         )
 
     @staticmethod

@@ -1,8 +1,12 @@
 """Motors without a bus, byte by byte: they answer in real status packets, and fail in the ways real ones do."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from robot.description.model import RobotModel
 from robot.motorbus.bus import BusTimeoutError, MissingMotorError, Readings
+from robot.motorbus.calibration import spool_slopes
 from robot.motorbus.packets import ALERT, Registers, parse_status, status
 
 LAG_S = 0.05  # first-order lag of a motor behind its goal
@@ -13,6 +17,55 @@ MAX_A = 1.2
 OVERHEATED, NO_ENCODER = 0x04, 0x08
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cables:
+    """What ties motors to joints that have stops: motor = zero + direction * (slopes q). Joints in the order of their motors.
+
+    Attributes:
+        slopes: Radians of spool per radian of joint, shape (n, n).
+        lower_rad, upper_rad: Stops of the joints, shape (n,) [rad].
+        zero_rad, direction: Of the motors, shape (n,).
+    """
+
+    slopes: np.ndarray
+    lower_rad: np.ndarray
+    upper_rad: np.ndarray
+    zero_rad: np.ndarray
+    direction: np.ndarray
+
+    @staticmethod
+    def of(model: RobotModel, zero_rad: np.ndarray, direction: np.ndarray) -> "Cables":
+        """A hand's."""
+        own = [model.index(tendon.joint) for tendon in model.tendons]
+        return Cables(
+            slopes=spool_slopes(model)[:, own],
+            lower_rad=model.lower_rad[own],
+            upper_rad=model.upper_rad[own],
+            zero_rad=zero_rad,
+            direction=direction,
+        )
+
+    def allow(self, position_rad: np.ndarray, slack_rad: np.ndarray) -> np.ndarray:
+        """Where motors get that want to be at these positions: all give way alike to joints that are at their stops.
+
+        Args:
+            position_rad: Of the motors, shape (n,) [rad].
+            slack_rad: By how much more than its joint's range each motor can turn, shape (n,) [rad].
+        """
+        range_rad = self.upper_rad - self.lower_rad
+        more = np.maximum(0.5 * slack_rad / np.diag(self.slopes), -0.45 * range_rad)  # something of it is left
+        lower, upper = self.lower_rad - more, self.upper_rad + more
+        spools = self.direction * (position_rad - self.zero_rad)
+        q = np.linalg.solve(self.slopes, spools)
+        stuck = np.zeros(len(q), dtype=bool)
+        while ((q < lower - 1e-9) | (q > upper + 1e-9)).any():
+            stuck |= (q < lower) | (q > upper)
+            q[stuck] = np.clip(q[stuck], lower[stuck], upper[stuck])
+            left = spools - self.slopes[:, stuck] @ q[stuck]
+            q[~stuck] = np.linalg.lstsq(self.slopes[:, ~stuck], left, rcond=None)[0]
+        return self.zero_rad + self.direction * (self.slopes @ q) if stuck.any() else position_rad
+
+
 class SimulatedBus:
     """Motors that follow goals with a lag, between hard stops. Time passes only in `advance`.
 
@@ -21,6 +74,7 @@ class SimulatedBus:
         position_rad: Where they start, zeros when None.
         stops_rad: Hard stops, shape (n_motors, 2), none when None [rad].
         slack_rad: How far each motor goes past its stops while cables hang, shape (n_motors,); `tighten` takes it out [rad].
+        cables: Joints whose stops act on several motors, none when None.
     """
 
     def __init__(
@@ -29,12 +83,14 @@ class SimulatedBus:
         position_rad: np.ndarray | None = None,
         stops_rad: np.ndarray | None = None,
         slack_rad: np.ndarray | None = None,
+        cables: Cables | None = None,
     ) -> None:
         n = len(ids)
         self._ids = ids
         self.position_rad = np.zeros(n) if position_rad is None else np.array(position_rad, dtype=np.float64)
         self._stops = np.full((n, 2), [-np.inf, np.inf]) if stops_rad is None else np.asarray(stops_rad)
         self._slack = np.zeros(n) if slack_rad is None else np.array(slack_rad)
+        self._cables = cables
         self._velocity, self._current = np.zeros(n), np.zeros(n)
         self.temperature_c = np.full(n, AMBIENT_C)
         self._goal, self.torque = self.position_rad.copy(), np.zeros(n, dtype=bool)
@@ -63,6 +119,8 @@ class SimulatedBus:
         self._setpoint = np.where(arrived, self._goal, self._setpoint + self._speed * ramping_s)
         moved = self._follow(moved, self._setpoint, np.zeros_like(moved), dt_s - ramping_s)
         moved = np.where(self.torque, np.clip(moved, low, high), self.position_rad)
+        if self._cables is not None:
+            moved = self._cables.allow(moved, self._slack)
         self._velocity = (moved - self.position_rad) / dt_s
         self.position_rad = moved
         behind = STIFFNESS_A_RAD * (self._setpoint - moved)
@@ -176,17 +234,24 @@ class SimulatedBus:
 
 
 def hanging_hand(
-    ids: tuple[int, ...], ends_rad: np.ndarray, *, slack_rad: float = 0.6, slack_motors: int = 2
+    ids: tuple[int, ...],
+    model: RobotModel,
+    directions: tuple[int, ...] | None = None,
+    *,
+    slack_rad: float = 0.6,
+    slack_motors: int = 2,
 ) -> SimulatedBus:
-    """A hand as it comes from assembly: motors mounted at any angle, stops where the tendons end, some cables hanging.
+    """A hand as it comes from assembly: motors mounted at any angle, joints with stops, fingers half bent, some cables hanging.
 
     Args:
         ids: Of the motors.
-        ends_rad: Spool angles at both ends of each motor's joint, shape (n_motors, 2) [rad].
+        model: The hand.
+        directions: 1 or -1 per motor; all 1 when None.
         slack_rad: How far a motor with hanging cables goes too far [rad].
         slack_motors: How many of them, the first ones.
     """
     n = len(ids)
-    offsets = np.linspace(-3.0, 3.0, n)
+    cables = Cables.of(model, np.linspace(-3.0, 3.0, n), np.array(directions or (1,) * n))
+    q = 0.5 * (cables.lower_rad + cables.upper_rad)
     slack = np.where(np.arange(n) < slack_motors, slack_rad, 0.0)
-    return SimulatedBus(ids, offsets.copy(), ends_rad + offsets[:, None], slack)
+    return SimulatedBus(ids, cables.zero_rad + cables.direction * (cables.slopes @ q), slack_rad=slack, cables=cables)
