@@ -180,26 +180,26 @@ class Filter:
         touch = limits.touch_rad_s / limits.alpha_1_s
         self._nearest, self._farthest = self._lower - touch, self._upper + touch
         self._ahead = np.full(shape[-1], 1.0 / limits.alpha_1_s)  # an array: a scalar is converted in every call
-        # Four bounds in two comparisons: target in range, near the last one, near the joint; joint not running into a stop.
-        rows = np.empty((5, *shape))  # the target three times, where the joint is about to be, where its torque is zero
-        self._targets, self._values, self._joint = rows[:3], rows[:4], rows[3:]
-        self._centre = rows[4]
-        bounds = np.empty((2, 4, *shape))
-        bounds[0, 0], bounds[1, 0], bounds[0, 3], bounds[1, 3] = (
-            self._lower,
-            self._upper,
-            self._nearest,
-            self._farthest,
-        )
-        (self._low, self._high), self._near_last, self._near_joint = bounds, bounds[:, 1], bounds[:, 2]
+        # One block, all views of it made once: where the joint's torque is zero; five values with bounds, so that two comparisons
+        # see to all (where the joint is about to be, the last target, the target in range, near the last, near the joint); stages.
+        block = np.empty((10, *shape))
+        self._joint, self._previous, self._targets = block[:2], block[2], block[3:6]
+        self._centre, self._given, self._values = block[0], block[:6].reshape(-1), block[1:6]
+        self._brief, (self._first, *self._after) = block[5:], tuple(block[5:])
+        bounds = np.empty((2, 5, *shape))
+        bounds[0, 0], bounds[1, 0] = self._nearest, self._farthest
+        bounds[0, 1:3], bounds[1, 1:3] = self._lower, self._upper
+        (self._low, self._high), self._near_last, self._near_joint = bounds, bounds[:, 3], bounds[:, 4]
+        self._bands = tuple((*bounds[:, row], after) for row, after in zip((3, 2, 4, 2), self._after))
         one = (1,) * len(batch)
         self._slews = np.stack([-self._slew, self._slew]).reshape(2, *one, -1)
         self._torques = np.stack([-self._torque, self._torque]).reshape(2, *one, -1)
-        self._leads = np.stack([self._ahead, self._lag]).reshape(2, *one, -1)
-        self._outside = np.empty((2, 4, *shape), dtype=bool)
+        self._leads = np.stack([self._lag, self._ahead]).reshape(2, *one, -1)
+        self._outside, self._changed = np.empty((2, 5, *shape), dtype=bool), np.empty((4, *shape), dtype=bool)
         self._below, self._above = self._outside
-        self._stage, self._changed = np.empty((6, *shape)), np.empty((5, *shape), dtype=bool)
-        self._a, self._b = np.empty(shape), np.empty(shape)
+        self._falling, self._rising = self._braking = self._outside[:, 0]
+        self._last_outside, self._changes = self._outside[:, 1], tuple(self._changed)
+        self._here, self._shape = np.empty(shape), shape
 
     def __call__(
         self, target_rad: np.ndarray, previous_rad: np.ndarray, q_rad: np.ndarray, qd_rad_s: np.ndarray
@@ -217,29 +217,26 @@ class Filter:
         with np.errstate(over="ignore", invalid="ignore"):  # absurd numbers are bounded like all others
             return self._filtered(target_rad, previous_rad, q_rad, qd_rad_s)
 
-    def _filtered(self, *row: np.ndarray) -> Filtered:
-        target, previous, q, qd = row
-        if not self._squares(row) < SANE:  # also where it is NaN
-            self._check(*row)
-            return self._stages(*row)
+    def _filtered(self, target: np.ndarray, p: np.ndarray, q: np.ndarray, qd: np.ndarray) -> Filtered:
+        joint, given = self._joint, self._given
         self._targets[:] = target
-        joint = self._joint
-        np.multiply(self._leads, qd, joint)
-        np.add(joint, q, joint)
-        np.add(previous, self._slews, self._near_last)
-        np.add(self._centre, self._torques, self._near_joint)
-        np.less(self._values, self._low, self._below)
-        np.greater(self._values, self._high, self._above)
-        if self._share < 1.0 or np.count_nonzero(self._outside):
-            return self._stages(*row)
-        return Filtered(np.array(target))
-
-    def _squares(self, rows: tuple[np.ndarray, ...]) -> float:
-        total = 0.0
-        for row in rows:
-            flat = row.reshape(-1)
-            total += flat.dot(flat)
-        return total
+        self._previous[:] = p
+        np.multiply(self._leads, qd, out=joint)
+        np.add(joint, q, out=joint)
+        if not given.dot(given) < SANE:  # also where anything is NaN or infinite
+            self._check(target, p, q, qd)
+            return self._stages(target, p, q, qd)
+        np.add(p, self._slews, out=self._near_last)
+        np.add(self._centre, self._torques, out=self._near_joint)
+        np.less(self._values, self._low, out=self._below)
+        np.greater(self._values, self._high, out=self._above)
+        if self._share < 1.0:
+            return self._stages(target, p, q, qd)
+        if not np.count_nonzero(self._outside):
+            return Filtered(target.copy())
+        if np.count_nonzero(self._last_outside):
+            return self._stages(target, p, q, qd)
+        return self._bounded(q)
 
     def _check(self, *rows: np.ndarray) -> None:
         for name, row in zip(("target_rad", "previous_rad", "q_rad", "qd_rad_s"), rows):
@@ -249,13 +246,31 @@ class Filter:
                 bad = {self.limits.joint_names[at[-1]]: float(row[tuple(at)]) for at in where}
                 raise NotFiniteError(name, bad)
 
+    def _bounded(self, q: np.ndarray) -> Filtered:
+        """The stages for an ordinary period: the bounds are there, and the last target is in range.
+
+        From there a slewed target in range is no farther than the joint may move: the velocity stage would change nothing.
+        """
+        value = self._first
+        for low, high, after in self._bands:
+            np.minimum(value, high, out=after)
+            np.maximum(after, low, out=after)
+            value = after
+        if np.count_nonzero(self._braking):
+            here = np.maximum(np.minimum(q, self._upper, out=self._here), self._lower, out=self._here)
+            np.minimum(value, here, out=value, where=self._rising)
+            np.maximum(value, here, out=value, where=self._falling)
+        np.not_equal(self._brief[1:], self._brief[:-1], out=self._changed)
+        slewed, placed, eased, braked = map(_count, self._changes)
+        return Filtered(value.copy(), slewed, placed, 0, eased, braked)
+
     def _stages(self, target: np.ndarray, p: np.ndarray, q: np.ndarray, qd: np.ndarray) -> Filtered:
-        """All bounds one after the other."""
-        stage, a, b = self._stage, self._a, self._b
+        """All bounds one after the other, wherever the joints and the last target are."""
+        stage = np.empty((6, *self._shape))
         stage[0] = target
-        _between(stage[0], np.subtract(p, self._slew, out=a), np.add(p, self._slew, out=b), stage[1])
+        _between(stage[0], p - self._slew, p + self._slew, stage[1])
         _between(stage[1], self._lower, self._upper, stage[2])
-        lowest, highest = np.subtract(p, self._step, out=a), np.add(p, self._step, out=b)
+        lowest, highest = p - self._step, p + self._step
         _between(stage[2], lowest, highest, stage[3])
         # the range, or as near to it as a target from outside may come in one period
         low, high = np.minimum(self._lower, highest), np.maximum(self._upper, lowest)
@@ -266,14 +281,15 @@ class Filter:
             floor = np.maximum(low, np.minimum(p + self._share * (self._lower - p), highest))
             ceiling = np.minimum(high, np.maximum(p + self._share * (self._upper - p), lowest))
         _between(stage[4], floor, ceiling, stage[5])
-        ahead = np.add(np.multiply(qd, self._ahead, out=a), q, out=a)  # where the joint is about to be
-        rising, falling = ahead > self._farthest, ahead < self._nearest
-        if rising.any() or falling.any():
-            here = np.maximum(np.minimum(q, high), low)
-            np.minimum(stage[5], here, out=stage[5], where=rising)
-            np.maximum(stage[5], here, out=stage[5], where=falling)
-        np.not_equal(stage[1:], stage[:-1], out=self._changed)
-        return Filtered(stage[5].copy(), *(int(np.count_nonzero(row)) for row in self._changed))
+        ahead = qd * self._ahead + q  # where the joint is about to be
+        here = np.maximum(np.minimum(q, high), low)
+        np.minimum(stage[5], here, out=stage[5], where=ahead > self._farthest)
+        np.maximum(stage[5], here, out=stage[5], where=ahead < self._nearest)
+        return Filtered(stage[5].copy(), *map(_count, stage[1:] != stage[:-1]))
+
+
+def _count(flags: np.ndarray) -> int:
+    return int(np.count_nonzero(flags))
 
 
 def _between(value: np.ndarray, low: np.ndarray, high: np.ndarray, out: np.ndarray) -> None:
