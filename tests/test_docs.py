@@ -137,3 +137,14 @@ def test_no_machines_paths_are_in_the_repository():
         found += [f"{path.relative_to(REPOSITORY)}: {match[0]}" for match in MACHINE_PATH.finditer(text)]
     assert found == []
     assert checked >= 30
+
+
+def test_every_test_that_a_document_names_is_there():
+    named = {
+        (file, name)
+        for path in DOCUMENTS
+        for file, name in re.findall(r"`(tests/\w+\.py)::(test_\w+)`", path.read_text())
+    }
+    assert len(named) > 40  # docs/onboard.md's table
+    gone = [f"{file}::{name}" for file, name in named if f"def {name}(" not in (REPOSITORY / file).read_text()]
+    assert gone == []
