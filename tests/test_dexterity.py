@@ -21,6 +21,7 @@ from sim.dexterity.pattern import PatternRule
 from sim.dexterity.plans import PLANS
 from sim.dexterity.protocol import HOLD_S, WAYS
 from sim.dexterity.score import score
+from sim.dexterity.search import carried_over
 from sim.dexterity.trial import Trial
 from sim.engines import make
 from sim.objects import find
@@ -252,3 +253,15 @@ def test_every_shipped_grasp_of_hand22_counts_but_the_named_ones(engine):
 
 
 NOT_HELD = {22}  # docs/dexterity.md says why
+
+
+def test_grasps_of_another_hand_are_first_guesses_joint_by_joint():
+    model, file = load("hand25"), load_grasps("hand22")
+    guesses = carried_over(file, model)
+    assert set(guesses) == {grasp.number for grasp in file.grasps if grasp.held}
+    source = next(grasp for grasp in file.grasps if grasp.number == 9)
+    guess = guesses[9]
+    assert not guess.held and guess.thing == source.thing
+    for row, name in enumerate(model.joint_names):
+        expected = source.q_rad[file.joint_names.index(name)] if name in file.joint_names else model.home_rad[row]
+        assert guess.q_rad[row] == pytest.approx(np.clip(expected, model.lower_rad[row], model.upper_rad[row]))

@@ -179,14 +179,42 @@ class TypeSearch:
         return best
 
 
-def search(hand: str, numbers: list[int], seconds: float, rounds: int, seed: int, folder: Path) -> GraspFile:
-    """Look for what is not found yet, `seconds` of processor time per type and round; results are on disk after every type."""
+def carried_over(file: GraspFile, model: RobotModel) -> dict[int, Grasp]:
+    """The grasps of another hand as first guesses for this one: joints of the same name take its angles, the others stay at rest."""
+    rows = [
+        (row, file.joint_names.index(name)) for row, name in enumerate(model.joint_names) if name in file.joint_names
+    ]
+
+    def mapped(angles: tuple[float, ...]) -> tuple[float, ...]:
+        q = np.array(model.home_rad)
+        for mine, theirs in rows:
+            q[mine] = angles[theirs]
+        return tuple(np.clip(q, model.lower_rad, model.upper_rad).tolist())
+
+    return {
+        grasp.number: msgspec.structs.replace(
+            grasp, q_rad=mapped(grasp.q_rad), target_rad=mapped(grasp.target_rad), held=False
+        )
+        for grasp in file.grasps
+        if grasp.held
+    }
+
+
+def search(
+    hand: str, numbers: list[int], seconds: float, rounds: int, seed: int, folder: Path, like: str | None = None
+) -> GraspFile:
+    """Look for what is not found yet, `seconds` of processor time per type and round; results are on disk after every type.
+
+    Args:
+        like: Another hand whose grasps are first guesses.
+    """
     model, command = load(hand), f"python -m sim.dexterity.search --hand {hand} --seed {seed}"
     rule = PatternRule(model)
     file = GraspFile(hand=hand, robot_sha256=model.sha256, joint_names=model.joint_names, generator=command)
     old: dict[int, Grasp] = {}
     with contextlib.suppress(GraspFileError):  # nothing found yet
         old = {grasp.number: grasp for grasp in load_grasps(hand, folder).grasps}
+    guesses = carried_over(load_grasps(like, folder), model) if like else {}
     done: set[int] = set()
     begun = time.monotonic()
     for turn in range(rounds):
@@ -197,6 +225,12 @@ def search(hand: str, numbers: list[int], seconds: float, rounds: int, seed: int
             one = TypeSearch(model, kind, PLANS[kind.number], rule, rng)
             known = old.get(kind.number)
             best = one.judge(known) if known is not None and known.thing == kind.thing else None
+            if (best is None or not best.counts) and turn == 0 and kind.number in guesses:
+                guess = one.nudge(one.judge(guesses[kind.number]), tries=3 * NUDGES)
+                if not guess.counts:
+                    guess = one.refine(seconds * REFINE_SHARE, guess)
+                if best is None or guess.score > best.score:
+                    best = guess
             if best is None or not best.counts:
                 if best is not None:
                     best = one.nudge(best, tries=3 * NUDGES)
@@ -232,9 +266,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=DATA)
+    parser.add_argument("--like", help="another hand, whose grasps are first guesses")
     args = parser.parse_args()
     try:
-        search(args.hand, args.types, args.seconds, args.rounds, args.seed, args.folder)
+        search(args.hand, args.types, args.seconds, args.rounds, args.seed, args.folder, args.like)
     except KeyboardInterrupt:
         print("stopped; what was found is on disk, the same command goes on", file=sys.stderr)
 
