@@ -76,7 +76,7 @@ BODY = {
     ),
 }
 # Walking begins without pushes: a body that is pushed over within seconds learns to stand and nothing else.
-WALKING = {**BODY, "level_success": 0.4}
+WALKING = {**BODY, "level_success": 0.2}
 # Objects in the hand: relative targets at 20 Hz, drops end the episode.
 IN_HAND = {
     "num_envs": 32,
@@ -101,7 +101,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "flexor/HandReorientCube-v0": IN_HAND,
     "flexor/HandTrace-v0": {"ppo": PPOConfig(gamma=0.97, lam=0.95, target_kl=0.03)},
     "flexor/HandInsert-v0": IN_HAND,
-    "flexor/BodyStand-v0": {**BODY, "imitate": 8000, "level_success": 0.4},
+    "flexor/BodyStand-v0": {**BODY, "imitate": 8000, "level_success": 0.2},
     "flexor/BodyWalk-v0": WALKING,
     "flexor/BodyCarry-v0": WALKING,
     "flexor/BodyPush-v0": WALKING,
