@@ -65,14 +65,14 @@ BODY = {
     "initial_std": 0.3,
     "chapter_s": 40.0,
     "ppo": PPOConfig(
-        horizon=64,
-        minibatch=512,
+        horizon=128,
+        minibatch=1024,
         gamma=0.985,
         lam=0.95,
         learning_rate=3e-4,
-        min_rate=5e-5,
+        min_rate=2e-5,
         max_rate=1e-3,
-        target_kl=0.015,
+        target_kl=0.01,
     ),
 }
 # Walking begins without pushes: a body that is pushed over within seconds learns to stand and nothing else.
