@@ -72,7 +72,7 @@ BODY = {
         learning_rate=3e-4,
         min_rate=2e-5,
         max_rate=1e-3,
-        target_kl=0.01,
+        target_kl=0.015,
     ),
 }
 # Walking begins without pushes: a body that is pushed over within seconds learns to stand and nothing else.
@@ -101,7 +101,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "flexor/HandReorientCube-v0": IN_HAND,
     "flexor/HandTrace-v0": {"ppo": PPOConfig(gamma=0.97, lam=0.95, target_kl=0.03)},
     "flexor/HandInsert-v0": IN_HAND,
-    "flexor/BodyStand-v0": {**BODY, "imitate": 8000, "level_success": 0.2},
+    "flexor/BodyStand-v0": {**BODY, "imitate": 8000, "level_success": 0.75},
     "flexor/BodyWalk-v0": WALKING,
     "flexor/BodyCarry-v0": WALKING,
     "flexor/BodyPush-v0": WALKING,
