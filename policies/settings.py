@@ -75,6 +75,8 @@ BODY = {
         target_kl=0.015,
     ),
 }
+# A body that stands symmetric and is pushed from behind must choose a leg: what is drawn to its mirror image cannot (docs/learning.md).
+STANDING = {**BODY, "imitate": 8000, "level_success": 0.75, "mirror": False}
 # Walking begins without pushes: a body that is pushed over within seconds learns to stand and nothing else.
 WALKING = {**BODY, "level_success": 0.2}
 # Objects in the hand: relative targets at 20 Hz, drops end the episode.
@@ -101,7 +103,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "flexor/HandReorientCube-v0": IN_HAND,
     "flexor/HandTrace-v0": {"ppo": PPOConfig(gamma=0.97, lam=0.95, target_kl=0.03)},
     "flexor/HandInsert-v0": IN_HAND,
-    "flexor/BodyStand-v0": {**BODY, "imitate": 8000, "level_success": 0.75},
+    "flexor/BodyStand-v0": STANDING,
     "flexor/BodyWalk-v0": WALKING,
     "flexor/BodyCarry-v0": WALKING,
     "flexor/BodyPush-v0": WALKING,
