@@ -531,6 +531,8 @@ def sim(
 
 def table(results: list[dict]) -> str:
     """Results as an aligned table for a terminal, one row per policy."""
+    from policies.evaluate import kinds_line
+
     head = ("policy", "engine", "robots", "level", "n", "success", "95 % interval", "return", "95 % interval")
     rows: list[tuple[str, ...]] = [head]
     for result in results:
@@ -558,4 +560,6 @@ def table(results: list[dict]) -> str:
                 figures.append(f"{words} {result[name]['mean']:.4g}{unit}")
         if figures:
             lines.append(f"{result['policy']}: {', '.join(figures)}")
+        if result["kinds"]:
+            lines.append(f"{result['policy']}: {kinds_line(result['kinds'])}")
     return "\n".join(lines)

@@ -21,6 +21,7 @@ SUCCESS_KEY = "is_success"  # info at episode end: the task's own verdict, as St
 METRICS_KEY = "metrics"  # info at episode end: dict of floats, units in the names
 ENERGY_KEY = "energy_j"  # electrical energy of the episode, in info or among the metrics [J]
 HEAT_KEY = "heat_j"  # of it, what became heat in the windings [J]
+KIND_BAR = 0.9  # a kind of episode counts as mastered from here on
 BASELINES = ("zero", "random", "scripted", "planner")
 
 Act = Callable[[np.ndarray, dict[str, Any]], np.ndarray]
@@ -40,6 +41,7 @@ class Episode:
         energy_j: Electrical energy of all motors; None where the environment does not tell.
         heat_j: What of it became heat in the windings.
         winding_max_c: The hottest winding at the end, as the drives estimate it.
+        kind: Of the task's kinds, what it was about; empty where there is only one.
         action_change: Root mean square change of the action from step to step: 0 is still, 1 is a jump over half its range.
     """
 
@@ -52,6 +54,7 @@ class Episode:
     heat_j: float | None = None
     winding_max_c: float | None = None
     action_change: float = 0.0
+    kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +98,21 @@ class EvalResult:
         """A metric at the end of each episode, shape (n,)."""
         return np.array([episode.metrics[metric] for episode in self.episodes])
 
+    def by_kind(self) -> dict[str, dict[str, Any]]:
+        """Success of each kind of episode, in the order of the first of each; empty where there is only one kind."""
+        counts: dict[str, list[bool]] = {}
+        for episode in self.episodes:
+            if episode.kind:
+                counts.setdefault(episode.kind, []).append(episode.success)
+        return {
+            kind: {
+                "episodes": len(done),
+                "success": sum(done) / len(done),
+                "success_ci95": list(wilson(sum(done), len(done))),
+            }
+            for kind, done in counts.items()
+        }
+
     def _figure_of(self, name: str) -> dict[str, Any] | None:
         """Mean and interval of a figure that every episode has, else None."""
         values = [getattr(episode, name) for episode in self.episodes]
@@ -119,6 +137,7 @@ class EvalResult:
             "steps_mean": float(np.mean([episode.steps for episode in self.episodes])),
             "metrics": {name: _figure(self.values(name)) for name in sorted(self.episodes[0].metrics)},
             **{name: self._figure_of(name) for name in ("energy_j", "heat_j", "winding_max_c", "action_change")},
+            "kinds": self.by_kind(),
             "returns": self.returns.tolist(),
             "successes": [episode.success for episode in self.episodes],
         }
@@ -131,6 +150,13 @@ def _listed(interval: Interval | None) -> list[float] | None:
 def _figure(values: np.ndarray) -> dict[str, Any]:
     mean, ci95 = mean_interval(values)
     return {"mean": mean, "ci95": _listed(ci95)}
+
+
+def kinds_line(kinds: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many kinds of episodes are mastered, and the success of each."""
+    good = sum(kind["success"] >= KIND_BAR for kind in kinds.values())
+    each = ", ".join(f"{name} {100.0 * kind['success']:.0f} %" for name, kind in kinds.items())
+    return f"{good} of {len(kinds)} kinds at {100.0 * KIND_BAR:.0f} % or more: {each}"
 
 
 def margin(policy: EvalResult, other: EvalResult) -> dict[str, Any]:
@@ -159,12 +185,14 @@ def margin(policy: EvalResult, other: EvalResult) -> dict[str, Any]:
 
 
 def run_episode(env: gymnasium.Env, act: Act, seed: int) -> Episode:
-    """One episode from its seed to its end.
+    """One episode from its seed to its end. A task with kinds goes through them as the seeds count up, so that each gets its share.
 
     Raises:
         EvaluationError: The environment's last info has no verdict.
     """
-    observation, info = env.reset(seed=seed)
+    kinds = getattr(getattr(env.unwrapped, "task", None), "kinds", ())
+    kind = kinds[seed % len(kinds)] if kinds else ""
+    observation, info = env.reset(seed=seed, options={"kind": kind} if kind else None)
     if isinstance(act, FileAct):
         act.begin()
     total_reward, steps, done, changes = 0.0, 0, False, 0.0
@@ -193,6 +221,7 @@ def run_episode(env: gymnasium.Env, act: Act, seed: int) -> Episode:
         heat_j=None if heat is None else float(heat),
         winding_max_c=_hottest(env),
         action_change=(changes / max(steps - 1, 1)) ** 0.5,
+        kind=kind,
     )
 
 

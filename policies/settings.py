@@ -24,6 +24,7 @@ class TrainConfig:
         memory: Width of the actor's GRU cell, 0 for none.
         initial_std: Of the actions, at the start.
         imitate: Control steps of the task's script that a fresh policy watches and imitates before it learns; 0 for none.
+        imitate_rounds: Rounds of these steps in which the policy acts and the script corrects it, after a first round of watching.
         began_with: The run whose networks it began with, in words; fresh ones when empty.
         level: The task's level; the task itself when empty.
         level_success: Begin at the task's easiest level, and go on to the next with the chapter after one in which this share of the
@@ -46,6 +47,7 @@ class TrainConfig:
     memory: int = 0
     initial_std: float = 0.5
     imitate: int = 0
+    imitate_rounds: int = 0
     began_with: str = ""
     level: str = ""
     level_success: float = 0.0
@@ -98,10 +100,14 @@ IN_HAND = {
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "flexor/HandReach-v0": {},
-    "flexor/HandGrasp-v0": IN_HAND,
-    "flexor/HandRotateCube-v0": IN_HAND,
+    "flexor/HandGrasp-v0": {**IN_HAND, "imitate": 20_000, "imitate_rounds": 1},
+    "flexor/HandRotateCube-v0": {**IN_HAND, "imitate": 20_000, "imitate_rounds": 1},
     "flexor/HandReorientCube-v0": IN_HAND,
-    "flexor/HandTrace-v0": {"ppo": PPOConfig(gamma=0.97, lam=0.95, target_kl=0.03)},
+    "flexor/HandTrace-v0": {
+        "imitate": 9000,
+        "imitate_rounds": 2,
+        "ppo": PPOConfig(gamma=0.97, lam=0.95, target_kl=0.03),
+    },
     "flexor/HandInsert-v0": IN_HAND,
     "flexor/BodyStand-v0": STANDING,
     "flexor/BodyWalk-v0": WALKING,

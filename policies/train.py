@@ -176,6 +176,7 @@ class Trainer:
                 losses: dict[str, float] = {}
                 if self.config.imitate and not self._steps and not self.config.began_with:
                     self._imitate()
+                    self.save(self._seconds + tally.used_s)  # with --steps 0 this is all
                 while not over():
                     losses = self._chapter_of(over, tally, say, every_s)
                     self.save(self._seconds + tally.used_s)
@@ -195,13 +196,15 @@ class Trainer:
 
     def _imitate(self) -> None:
         config = self.config
-        begin_from_script(
+        _, seen = begin_from_script(
             self.method.actor,
             config.env_id,
             {"engine": config.engine, "hand": config.hand},
             steps=config.imitate,
             seed=config.seed,
+            rounds=config.imitate_rounds,
         )
+        self._record(seen)
 
     def _chapter_of(
         self, over: Callable[[], bool], tally: Tally, say: Callable[[dict[str, float]], None], every_s: float
@@ -257,9 +260,11 @@ class Trainer:
                 f"training diverged after {self._steps} steps: {error}; {self.run} keeps the last good checkpoint.\n"
                 f"  do: --resume goes on from there; a smaller learning rate is in policies/settings.py"
             ) from error
-        observation = path.observation.reshape(-1, path.observation.shape[-1])
-        self._recorded = observation[:: max(1, len(observation) // KEPT_OBSERVATIONS)][:KEPT_OBSERVATIONS].copy()
+        self._record(path.observation.reshape(-1, path.observation.shape[-1]))
         return {**losses, "restarts": float(self.sampler.restarts)}
+
+    def _record(self, observation: np.ndarray) -> None:
+        self._recorded = observation[:: max(1, len(observation) // KEPT_OBSERVATIONS)][:KEPT_OBSERVATIONS].copy()
 
     def save(self, seconds: float, chapter: int | None = None) -> None:
         """Write a checkpoint.

@@ -9,7 +9,7 @@ import numpy as np
 from robot.errors import UnknownNameError
 from robot.kinematics import TipKinematics
 from sim.scripted_grasps import closing, touring
-from sim.scripted_hands import steered_tool, straight_in
+from sim.scripted_hands import steered_tool, straight_in, turning
 
 Policy = Callable[[np.ndarray, dict[str, Any]], np.ndarray]
 DAMPING_M = 0.01  # of the least-squares step: a centimetre, so that joints near a singularity do not fly
@@ -153,6 +153,7 @@ SCRIPTED: dict[str, Callable[[Any], Policy]] = {
     **{f"flexor/Body{name}-v0": balance_on_ankles for name in ("Stand", "Walk", "Carry", "Push")},
     "flexor/HandInsert-v0": straight_in,
     "flexor/HandReach-v0": transposed_reach,
+    "flexor/HandRotateCube-v0": turning,
     "flexor/HandTrace-v0": steered_tool,
 }
 PLANNED: dict[str, Callable[[Any], Policy]] = {"flexor/HandReach-v0": planned_reach}

@@ -149,7 +149,17 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode.
+
+        Args:
+            seed: Of the generator that everything is drawn from; it goes on where it was when None.
+            options: `{"kind": NAME}` asks for one of the task's `kinds` for this episode; without it one is drawn.
+
+        Raises:
+            UnknownNameError: An option or kind that is not known; the message lists those that are.
+        """
         super().reset(seed=seed)
+        self.task.kind = self._kind_in(options or {})
         self.begin()
         info: dict[str, Any] = {"goal": self.task.goal, "randomization": self._draw.as_info() if self._draw else {}}
         self._tell(info)
@@ -180,6 +190,15 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._compiled.observe(
             self._said, self.state.target_rad, self.task.goal, self._previous_action, self._clock_s, first=first
         )
+
+    def _kind_in(self, options: Mapping[str, Any]) -> str:
+        for name in options:
+            if name != "kind":
+                raise UnknownNameError("option of reset", name, ("kind",))
+        kind = str(options.get("kind", ""))
+        if kind and kind not in self.task.kinds:
+            raise UnknownNameError(f"kind of {self.task.env_id}", kind, self.task.kinds)
+        return kind
 
     def begin(self) -> None:
         """Draw a robot and an episode, and put the robot there."""

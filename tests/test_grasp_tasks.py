@@ -5,10 +5,14 @@ import numpy as np
 import pytest
 
 import sim  # noqa: F401 - registers the environments
+from policies.evaluate import evaluate
+from robot.errors import UnknownNameError
 from sim import baselines
 from sim.dexterity.protocol import GRAVITY_M_S2, HAND_OVER_S, WAYS
 from sim.dexterity.taxonomy import find
 from sim.objects import find as find_thing
+from sim.tasks.hand_grasp import mostly
+from sim.tasks.hand_oppose import NEAR
 
 
 def episode(env, policy, seed: int) -> tuple[dict, int, list[dict]]:
@@ -61,3 +65,48 @@ def test_the_thumb_visits_what_the_hand_can_reach_and_stays_away_when_idle(engin
     idle = episode(env, baselines.make("zero", env), 0)[0]
     env.close()
     assert visited["metrics"]["visited"] >= 7 and idle["metrics"]["visited"] == 0 and not idle["success"]
+
+
+def test_an_episode_can_be_asked_for_by_its_kind_and_unknown_ones_are_refused():
+    env = gymnasium.make("flexor/HandGrasp-v0", engine="mujoco")
+    task = env.unwrapped.task
+    assert len(task.kinds) == 32 and "22" not in task.kinds  # the one that the hand does not hold
+    for kind in ("20", "7"):
+        _, info = env.reset(seed=0, options={"kind": kind})
+        assert np.argmax(info["goal"][:33]) + 1 == int(kind)
+    env.reset(seed=1)
+    assert task.kind == ""  # asked for once, not for ever
+    with pytest.raises(UnknownNameError, match=r"unknown kind of flexor/HandGrasp-v0 '22'.*Known: 1,"):
+        env.reset(options={"kind": "22"})
+    with pytest.raises(UnknownNameError, match=r"unknown option of reset 'typ'.*Known: kind"):
+        env.reset(options={"typ": "7"})
+    env.close()
+
+
+def test_an_evaluation_goes_through_the_kinds_and_reports_each():
+    found = evaluate("zero", "flexor/HandGrasp-v0", "mujoco", "hand22", episodes=3, seed=31)
+    assert [episode.kind for episode in found.episodes] == ["33", "1", "2"]  # the 32nd of them, then from the first
+    assert [int(episode.metrics["type"]) for episode in found.episodes] == [33, 1, 2]
+    kinds = found.as_dict()["kinds"]
+    assert list(kinds) == ["33", "1", "2"] and all(kind["episodes"] == 1 for kind in kinds.values())
+
+
+def test_what_touches_half_of_the_time_touches():
+    moments = [{("index", "pad")}, {("index", "pad"), ("thumb", "pad")}, {("palm", "any"), ("thumb", "pad")}, set()]
+    assert mostly(moments) == {("index", "pad"), ("thumb", "pad")}
+    assert mostly([]) == set()
+
+
+def test_finishing_the_tour_early_pays_at_least_what_any_waiting_would():
+    env = gymnasium.make("flexor/HandOppose-v0", engine="mujoco", randomization=False)
+    task, policy = env.unwrapped.task, baselines.make("scripted", env)
+    observation, info = env.reset(seed=0)
+    steps, over, done = 0, False, []
+    while not over:
+        observation, _, terminated, truncated, info = env.step(policy(observation, info))
+        steps, over = steps + 1, terminated or truncated
+        done.append(info["reward_terms"]["done"])
+        assert info["reward_terms"]["near"] <= NEAR
+    env.close()
+    left = task.max_steps - steps
+    assert left > 0 and terminated and done[-1] == NEAR * left and not any(done[:-1])

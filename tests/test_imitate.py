@@ -43,7 +43,7 @@ def test_a_network_does_what_the_script_does():
     torch.manual_seed(0)
     task = find(STAND)
     actor = Actor.for_contract(task(load(task.default_robot)).contract())
-    error = begin_from_script(actor, STAND, {"engine": "mujoco"}, steps=3000, seed=0, epochs=40)
+    error, _ = begin_from_script(actor, STAND, {"engine": "mujoco"}, steps=3000, seed=0, epochs=40)
     assert error < 0.1
     torch.testing.assert_close(actor.std.detach(), torch.full((actor.action_size,), NOISE))
     env = gymnasium.make(STAND, engine="mujoco")
@@ -54,6 +54,29 @@ def test_a_network_does_what_the_script_does():
     assert (
         np.square(ours - done).mean() < 0.4 * np.square(done).mean()
     )  # the script is clipped at its edges, the network bends
+
+
+def test_in_further_rounds_the_policy_acts_and_the_script_says_what_it_would_have_done():
+    env = gymnasium.make("flexor/HandReach-v0", engine="mujoco", randomization=False)
+    asleep = np.zeros(env.action_space.shape)
+    seen, done = gather(env, 30, np.random.default_rng(0), lambda observation: asleep)
+    at = env.unwrapped.contract.slices["previous_action"]
+    env.close()
+    assert not seen[:, at].any() and np.abs(done).max() == 1.0  # nobody moved, and the script wanted to
+
+
+def test_rounds_share_the_steps_and_all_are_learned_from(monkeypatch):
+    sizes, who = [], []
+
+    def remember(env, steps, rng, follow=None):
+        who.append(follow)
+        return np.zeros((steps, 5), np.float32), np.zeros((steps, 2), np.float32)
+
+    monkeypatch.setattr("policies.imitate.gather", remember)
+    monkeypatch.setattr("policies.imitate.imitate", lambda actor, seen, done, **how: sizes.append(len(seen)) or 0.0)
+    _, last = begin_from_script(Actor(5, 2, hidden=(4,)), WALK, {"engine": "mujoco"}, steps=90, seed=0, rounds=2)
+    assert sizes == [30, 60, 90] and len(last) == 30
+    assert who[0] is None and who[1] is not None and who[1](np.zeros(5)).shape == (2,)
 
 
 def test_imitation_repeats_with_its_seed():
@@ -70,7 +93,12 @@ def test_imitation_repeats_with_its_seed():
 def test_a_fresh_run_imitates_first_and_a_resumed_one_does_not(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "chapter_iterations", 1)
     asked = []
-    monkeypatch.setattr("policies.train.begin_from_script", lambda *args, **how: asked.append(how["steps"]))
+
+    def imitates(actor, *args, **how):
+        asked.append(how["steps"])
+        return 0.0, np.zeros((20, actor.observation_size), np.float32)
+
+    monkeypatch.setattr("policies.train.begin_from_script", imitates)
     config = TrainConfig(
         env_id="flexor/HandReach-v0", num_envs=2, workers=1, hidden=(8,), imitate=40, ppo=PPOConfig(horizon=4)
     )

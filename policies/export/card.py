@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policies.artifact import PolicyFile
+from policies.evaluate import kinds_line
 from robot.contract import Contract
 
 NOT_MEASURED = "Not measured yet: `flexor eval {label} --baselines`."
@@ -133,6 +134,9 @@ def render(
             f"{_level(first)}.",
         ]
         lines += [f"Measured on: {machine}."] if machine else []
+        for row, result in results.items():
+            if result.get("kinds"):
+                lines += ["", f"{row}: {kinds_line(result['kinds'])}."]
     else:
         lines += [NOT_MEASURED.format(label=label)]
     lines += [

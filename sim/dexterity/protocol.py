@@ -12,6 +12,10 @@ GRAVITY_M_S2 = 9.81
 HAND_OVER_S, CLOSE_S = 0.8, 0.4  # carried, of which the fingers close in the first part
 HOLD_S = 5.0
 PULL_S, REST_S = 0.6, 0.4
+WATCH_S, TOUCHED = (
+    0.4,
+    0.5,
+)  # contacts are looked at over so long, and a part must touch for this share of it: many chatter
 DRIFT_M = 0.010  # held still: it moves less than this in the palm after it was let go
 LOST_M = 0.025  # from where it was let go: it slides, or has gone
 WAYS = {  # in the palm frame

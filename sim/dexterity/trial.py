@@ -19,6 +19,8 @@ from sim.dexterity.protocol import (
     LOST_M,
     PULL_S,
     REST_S,
+    TOUCHED,
+    WATCH_S,
     WAYS,
     matrix_of,
 )
@@ -29,8 +31,6 @@ from sim.world import Push, Start, World, WorldState, rotated
 
 CONTROL_HZ = 25.0
 SCREEN_S = 0.8
-WATCH_S = 0.4  # contacts are looked at over so long
-TOUCHED = 0.5  # share of that time a part must touch
 RAMP_S, RAMP_WEIGHTS, RAMP_LEAST_N = 2.4, 12.0, 6.0  # of the search for the largest pull
 
 

@@ -54,6 +54,11 @@ class CubeTask(HandTask):
         self._around_moved = self._around[self.rows]
         self._seat_m: tuple[float, float, float] = tuple((self.base_m + SEAT_M).tolist())
 
+    @property
+    def posture_rad(self) -> np.ndarray:
+        """The posture around the cube that episodes start near, of the joints that move, shape (n,)."""
+        return self._around_moved
+
     def seated(self, rng: np.random.Generator, quat_xyzw: np.ndarray) -> Start:
         """The cube above the palm, fingers around it."""
         q = self._around.copy()

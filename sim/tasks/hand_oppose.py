@@ -16,6 +16,7 @@ ELEMENTS = tuple(f"position_{k}" for k in range(1, 11))
 STAY_STEPS = 5  # 0.2 s at a target before the next
 PATIENCE_S = 3.0  # for one target; then the next comes anyway
 WIDE_M = 0.03  # scale of the reward that pulls from afar
+NEAR = 0.05  # most that a step pays for being near
 POSTURE_RAD = 0.03  # spread of the start
 
 
@@ -44,6 +45,7 @@ class HandOppose(HandTask):
     |---|---|
     | `near` | up to 0.05, for a thumb that is near the target |
     | `visit` | 1 for each position reached and kept for 0.2 s |
+    | `done` | when the last position is over: 0.05 for each step that is left, so that lingering never pays |
     | `clear` | -0.05 while parts of the hand overlap |
     | `smooth`, `power` | small losses |
 
@@ -54,7 +56,7 @@ class HandOppose(HandTask):
     env_id = "flexor/HandOppose-v0"
     control_hz = 25.0
     max_steps = 750
-    reward_names = ("near", "visit", "clear", "smooth", "power")
+    reward_names = ("near", "visit", "done", "clear", "smooth", "power")
     metric_names = ("visited", "gap_mm", "position")
     still = FOREARM
     goal_elements = ELEMENTS
@@ -67,7 +69,7 @@ class HandOppose(HandTask):
         self._restart()
 
     def _restart(self) -> None:
-        self._at = self._kept = self._waited = self._visited = 0
+        self._at = self._kept = self._waited = self._visited = self._steps = 0
 
     def task_terms(self) -> tuple[Term, ...]:
         tips = tuple(f"{tip}.{axis}" for tip in self.model.tip_names for axis in "xyz")
@@ -105,14 +107,16 @@ class HandOppose(HandTask):
         assert self._opposition is not None
         reach = self._opposition.reach(state.q_rad[self._opposition.hand.joints], self.position)
         over = self._at >= len(self._todo)
+        self._steps += 1
         self._waited += 1
         self._kept = self._kept + 1 if reach.ok else 0
         fresh = self._kept == STAY_STEPS and not over
         self._visited += fresh
         return Judgement(
             reward_terms={
-                "near": 0.05 * closeness(reach.gap_m),
+                "near": NEAR * closeness(reach.gap_m),
                 "visit": float(fresh),
+                "done": NEAR * (self.max_steps - self._steps) if over else 0.0,
                 "clear": -0.05 if reach.overlap_m > 0.001 else 0.0,
                 "smooth": -0.01 * jerk(action, previous_action),
                 "power": -0.002 * min(max(world.electrical_w, 0.0), 200.0),

@@ -100,7 +100,7 @@ class HandTrace(HandTask):
         self.tool, to_tip = with_frame_at_tip(thing(model.name))
         origin = LinkPoses(model).at(self._q)[1]
         palm = [link.name for link in model.links].index("palm")
-        tip = pose[:3] + quat_matrix(pose[3:]) @ to_tip
+        self.tip_m = tip = pose[:3] + quat_matrix(pose[3:]) @ to_tip  # in the world, at the start
         self._start = np.concatenate([tip, pose[3:] / np.linalg.norm(pose[3:])])
         outwards = tip - origin[palm]
         outwards /= np.linalg.norm(outwards)

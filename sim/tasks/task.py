@@ -61,6 +61,8 @@ class Task(ABC):
         ranges: What is drawn from other ranges than `sim.ranges.Ranges` says, by name.
         levels: Names of easier forms of the task for a curriculum, from easy to hard; none where there is only one.
         level: The one in force, the hardest unless an environment is made with another.
+        kinds: What an episode may be about, where each has a bar of its own: success is reported for each. None where there is only one.
+        kind: The one that the next episode shall be about; drawn when empty.
         pushed: Links or bodies that random pushes act on, where `push_n_s` is not zero.
         tracked: Body whose pose a camera reports (`RobotState.object_pose`); none when empty.
     """
@@ -76,6 +78,8 @@ class Task(ABC):
     ranges: Mapping[str, Pair] = MappingProxyType({})
     levels: tuple[str, ...] = ()
     level: str = ""
+    kinds: tuple[str, ...] = ()
+    kind: str = ""
     pushed: tuple[str, ...] = ()
     tracked: str = ""
 
