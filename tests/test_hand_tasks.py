@@ -207,14 +207,3 @@ def test_pushes_come_at_their_gaps_with_their_impulse_in_all_directions():
     np.testing.assert_allclose(np.linalg.norm(forces, axis=1) * 0.05, 0.2)
     assert np.abs(forces.mean(axis=0)).max() < 0.6  # of 4 N
     assert not Pushes(on=(), impulse_n_s=0.2, gap_s=(0.5, 1.0), dt_s=0.05).at(9.0, rng)
-
-
-def test_pictures_show_the_goals_of_a_trace_where_the_tools_tip_starts():
-    env = gymnasium.make("flexor/HandTrace-v0", engine="mujoco", randomization=False)
-    env.reset(seed=0)
-    inner = env.unwrapped
-    rotation, origin = inner.world_state.links
-    palm = [link.name for link in inner.model.links].index("palm")
-    tip = rotation[palm].T @ (inner.world_state.body_pose[0, :3] - origin[palm])
-    env.close()
-    np.testing.assert_allclose(inner.goal_points_m(), np.tile(tip, (3, 1)), atol=1e-9)
