@@ -128,4 +128,4 @@ def test_an_unknown_baseline_is_refused_with_the_known_ones(env):
 
 
 def test_a_task_without_a_script_is_watched_under_random_actions():
-    assert baselines.usual(REACH) == "scripted" and baselines.usual("flexor/HandRotateCube-v0") == "random"
+    assert baselines.usual(REACH) == "scripted" and baselines.usual("flexor/HandReorientCube-v0") == "random"
