@@ -384,7 +384,7 @@ def test_a_judge_that_takes_too_long_is_ended():
 
 def test_every_refusal_is_an_admission_error_with_its_own_name():
     kinds = [kind for kind in vars(why).values() if isinstance(kind, type) and issubclass(kind, why.AdmissionError)]
-    assert len(kinds) == 26
+    assert len(kinds) == 27
     assert all(why.by_name(kind.__name__) is kind for kind in kinds if kind is not why.AdmissionError)
     assert why.by_name("SomethingElse") is why.JudgeError
 

@@ -364,7 +364,8 @@ def move_wrist(engine: str, *, compensated: bool) -> tuple[np.ndarray, np.ndarra
         tips, before = TipKinematics(HAND), state.q_rad
         if not compensated:  # the drives do not know of the wrist; the cables do
             p = hand.kernel.parameters
-            hand.kernel.parameters = replace(p, arm_m=np.where(p.arm_by_encoder, 0.0, p.arm_m))
+            unaware = replace(p, arm_m=np.where(p.arm_by_encoder, 0.0, p.arm_m))
+            hand.kernel.shafts = lambda target_rad: unaware.spool_target(target_rad, hand.kernel.q_rad)
         for i in range(75):
             target[HAND.index("wrist_flexion")] = -radians(30.0) * min(1.0, (i + 1) / 25)
             state = hand.step(Command(target_rad=target))
