@@ -106,6 +106,12 @@ def test_a_benchmark_says_what_is_not_met():
         good, faults={**EXPECTED, "wrong scale": "JudgeError"}
     )  # refused, but for another reason
     assert {figure: met for figure, _, _, met in bench_report.rows(other)}["seeded faults refused"] is False
+    cut = dataclasses.replace(
+        good, tails={("mlp", 50.0): msgspec.structs.replace(cost, fault="sensor data too old: 7 ms")}
+    )
+    seen, ok = {figure: (seen, met) for figure, _, seen, met in bench_report.rows(cut)}["mlp: missed deadlines, 50 Hz"]
+    assert not ok and seen.endswith("ended there: sensor data too old: 7 ms")
+    assert met["mlp: missed deadlines, 50 Hz"] is True
     assert "NOT met" in bench_report.text(good)
     assert bench_report.figures(good)["mlp"]["loop"]["cpu_share"] == 0.009
 

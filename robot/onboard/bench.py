@@ -71,6 +71,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
             the system woke us late; of a bare sleep, wake-ups later than a period.
         deadlines: How many there were.
         refused: What the operating system did not allow.
+        fault: What ended the run early, "" when nothing did; the figures are then those until there.
     """
 
     mode: str
@@ -84,6 +85,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     missed_by_system: int = 0
     deadlines: int = 0
     refused: tuple[str, ...] = ()
+    fault: str = ""
 
 
 def subject(name: str, rate_hz: float) -> Artifact:
@@ -184,8 +186,9 @@ def _sleep_cost(rate_hz: float, seconds: float) -> Cost:
 
 def _loop_cost(artifact: Artifact, seconds: float, *, prompt: bool) -> Cost:
     report = whole_loop(artifact, seconds, prompt=prompt)
-    if report.fault is not None:
-        raise BenchError(f"the loop ended in {report.fault}: {report.fault_text}")
+    fault = "" if report.fault is None else f"{report.fault}: {report.fault_text}"
+    if fault and not prompt:
+        raise BenchError(f"the loop ended in {fault}")
     latency = report.latency
     return Cost(
         mode="loop",
@@ -199,6 +202,7 @@ def _loop_cost(artifact: Artifact, seconds: float, *, prompt: bool) -> Cost:
         missed_by_system=report.missed_by_system,
         deadlines=report.deadlines,
         refused=report.refused,
+        fault=fault,
     )
 
 
@@ -293,6 +297,7 @@ def compare(
     return {
         mode: Cost(
             mode=mode,
+            fault="",  # a run that one ended is an error here
             **{figure: float(np.median([getattr(c, figure) for c in found])) for figure in figures},
             missed=sum(c.missed for c in found),
             missed_by_robot=sum(c.missed_by_robot for c in found),

@@ -69,7 +69,11 @@ def measure_all(
     for k, (net, rate) in enumerate((net, rate) for rate in TAIL_RATES_HZ for net in NETS):
         left_s = (len(NETS) * len(TAIL_RATES_HZ) - k) * tail_s
         progress(f"tail of {net} at {rate:g} Hz, {tail_s:.0f} s; {left_s:.0f} s left")
-        tails[net, rate], sleepers[net, rate] = with_sleeper(net, rate, tail_s)
+        tail, sleepers[net, rate] = with_sleeper(net, rate, tail_s)
+        tails[net, rate] = tail
+        progress(
+            f"  p50 {tail.p50_us:.0f}, p99.9 {tail.p999_us:.0f} us, missed {tail.missed} of {tail.deadlines}{_ended(tail)}"
+        )
     progress("parity over 1000 recurrent steps, safety filter, seeded faults")
     return Measured(
         rate_hz=rate_hz,
@@ -83,6 +87,10 @@ def measure_all(
         faults={name: type(error).__name__ if (error := ask()) else "" for name, ask in seeded_faults().items()},
         damping=periods_to_damping(),
     )
+
+
+def _ended(cost: Cost) -> str:
+    return f"; ended there: {cost.fault}" if cost.fault else ""
 
 
 def rows(m: Measured) -> list[tuple[str, str, str, bool | None]]:
@@ -120,7 +128,7 @@ def rows(m: Measured) -> list[tuple[str, str, str, bool | None]]:
         bare = m.sleepers[net, rate]
         missed = (
             f"{tail.missed} of {tail.deadlines}: {own} decided too late, {tail.missed_by_robot} answered too late by the robot, "
-            f"{tail.missed_by_system} woken too late by the system; a bare sleep misses {bare.missed}"
+            f"{tail.missed_by_system} woken too late by the system; a bare sleep misses {bare.missed}{_ended(tail)}"
         )
         found.append(
             (
@@ -130,7 +138,7 @@ def rows(m: Measured) -> list[tuple[str, str, str, bool | None]]:
                 ratio <= TAIL_RATIO,
             )
         )
-        found.append((f"{net}: missed deadlines, {rate:g} Hz", "0", missed, tail.missed == 0))
+        found.append((f"{net}: missed deadlines, {rate:g} Hz", "0", missed, tail.missed == 0 and not tail.fault))
     for net, apart in m.parity.items():
         worst = max(apart, key=apart.__getitem__)
         found.append(
