@@ -100,7 +100,7 @@ IN_HAND = {
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "flexor/HandReach-v0": {},
-    "flexor/HandGrasp-v0": {**IN_HAND, "imitate": 10_000, "imitate_rounds": 1},
+    "flexor/HandGrasp-v0": {**IN_HAND, "imitate": 120_000, "imitate_rounds": 1},
     "flexor/HandRotateCube-v0": {**IN_HAND, "imitate": 20_000, "imitate_rounds": 1},
     "flexor/HandReorientCube-v0": IN_HAND,
     "flexor/HandTrace-v0": {
