@@ -195,6 +195,17 @@ def walk(data: Buffer, start: int = 0, *, check_payloads: bool) -> Iterator[Reco
         start = record.end
 
 
+def data_records(data: Buffer) -> Iterator[Record]:
+    """The data records of a file of the log, in order, their payloads not looked at; none where its head cannot be read."""
+    try:
+        start = head_of(data)[1]
+    except RecordError:
+        return
+    for record in walk(data, start, check_payloads=False):
+        if record.kind == 0:
+            yield record
+
+
 def survey(data: Buffer, start: int, *, last: bool) -> Iterator[tuple[Record, bytes | None]]:
     """The data records of a segment that count, each with its payload, or None where its bytes are bad.
 

@@ -34,12 +34,12 @@ from fleet.segment import (
     HeadInfo,
     KeyRange,
     Record,
+    data_records,
     encode_info,
     encode_record,
     foot_of,
     head_of,
     survey,
-    walk,
 )
 from fleet.wire import Payload
 
@@ -302,12 +302,8 @@ def read_log(folder: Path, streams: Collection[int] = ()) -> Iterator[tuple[Reco
     """
     for path in sorted((folder / "log").glob("*.seg")):
         data = path.read_bytes()
-        try:
-            start = head_of(data)[1]
-        except RecordError:
-            continue
-        for record in walk(data, start, check_payloads=False):
-            if record.kind != 0 or (streams and record.stream not in streams):
+        for record in data_records(data):
+            if streams and record.stream not in streams:
                 continue
             try:
                 yield record, record.payload(data)

@@ -14,7 +14,7 @@ import numpy as np
 
 from fleet.errors import FleetError, KeyFileError, RecordError
 from fleet.keys import checked_name
-from fleet.segment import head_of, walk
+from fleet.segment import data_records
 from fleet.wire import STEPS
 from robot.contract import Contract, ContractError
 from robot.errors import UnknownNameError
@@ -276,12 +276,8 @@ def scan_log(
     for done, path in enumerate(paths):
         progress(done / len(paths))
         data = path.read_bytes()
-        try:
-            start = head_of(data)[1]
-        except RecordError:
-            continue
-        for record in walk(data, start, check_payloads=False):
-            if record.kind != 0 or record.stream != STEPS or record.tombstone or (*record.key, record.seq) in seen:
+        for record in data_records(data):
+            if record.stream != STEPS or record.tombstone or (*record.key, record.seq) in seen:
                 continue
             seen.add((*record.key, record.seq))
             try:
