@@ -21,10 +21,8 @@ from robot.kinematics import TipKinematics
 from robot.state import Command, RobotState
 
 SCHEMA = 1
-MIN_HZ, MAX_HZ = (
-    5.0,
-    2000.0,
-)  # slower, a period's limits bound nothing and a stop is heard too late; faster, no loop here keeps up
+# Slower, a period's limits bound nothing and a stop is heard too late; faster, no loop here keeps up.
+MIN_HZ, MAX_HZ = 5.0, 2000.0
 MAX_SCALE_RAD = TURN  # of one action; no joint turns further
 YOUNG = ("drive_stiffness_nm_rad", "drive_damping_nm_s_rad")
 
