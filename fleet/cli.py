@@ -218,6 +218,7 @@ def robot(
     base_w: float = 0.0,
     jobs: bool = True,
     ack: Literal["local", "peer"] = "local",
+    estop: Path | None = None,
     config: Path | None = None,
 ) -> None:
     """Run one robot of the fleet: policy, uplink, updates. It goes on without the hub and keeps its experience.
@@ -242,6 +243,7 @@ def robot(
         base_w: What everything but its motors takes, in watts; for the count of joules.
         jobs: Take jobs from the hub.
         ack: When experience may be forgotten here: local, one hub has it on its disk; peer, two have, so that the loss of either loses nothing.
+        estop: Emergency stop: pressed once this file is there and is not "0" (a GPIO's value file, or touch); SIGUSR2 always presses it.
         config: TOML file with any of these options; what differs from its default on the command line wins.
     """
     import logging
@@ -271,6 +273,7 @@ def robot(
             base_w=o.base_w,
             jobs=o.jobs,
             ack=o.ack,
+            estop=o.estop,
         )
     )
 

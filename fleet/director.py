@@ -130,6 +130,7 @@ class Director:
             successes=int(result.success),
             falls=result.falls,
             trips=result.trips,
+            stops=result.stops,
             hours=result.seconds / 3600.0,
             return_sum=result.return_,
             return_sq_sum=result.return_**2,

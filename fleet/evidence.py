@@ -14,12 +14,13 @@ DRAWS = 8192
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a group lived through."""
+    """What a group lived through. Emergency stops (`stops`) are among the falls too."""
 
     episodes: int = 0
     successes: int = 0
     falls: int = 0
     trips: int = 0
+    stops: int = 0
     hours: float = 0.0
     return_sum: float = 0.0
     return_sq_sum: float = 0.0

@@ -413,6 +413,7 @@ class EpisodeResult(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         falls: Falls, drops, emergency stops: whatever the task calls a failure that hurts.
         trips: Safety limits that fired.
+        stops: Emergency stops that were pressed; each is a fall too.
     """
 
     episode_id: str
@@ -429,6 +430,7 @@ class EpisodeResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: Amount
     falls: Whole = 0
     trips: Whole = 0
+    stops: Whole = 0
     time_ns: int = 0
 
 

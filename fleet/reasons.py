@@ -15,6 +15,7 @@ _ROLLBACKS = (
     ("by the operator", "operator"),
     ("refused it", "refused"),
     ("safety trips", "trips"),
+    ("emergency stop", "stopped"),
     ("while it watched", "shadow"),
 )
 MAX_KINDS = 64  # of refusals that are counted apart

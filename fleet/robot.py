@@ -35,7 +35,7 @@ from robot.onboard.artifact import Artifact, load
 from robot.onboard.inference import make_inference
 from robot.onboard.loop import ControlLoop, LoopConfig, never
 from robot.onboard.loop_report import LoopReport
-from robot.onboard.realtime import EmergencyStop
+from robot.onboard.realtime import emergency_stop
 from robot.onboard.recorder import Recorder
 from robot.onboard.robots import Robot
 from robot.onboard.simulator import spawn
@@ -74,6 +74,7 @@ class RobotConfig:
         base_w: What everything but its motors takes [W].
         jobs: Take jobs from the hub.
         ack: When a record may be forgotten: "local", one hub has it on its disk; "peer", two have.
+        estop: Emergency stop: pressed once this file is there and is not "0"; None for SIGUSR2 only.
     """
 
     hubs: str
@@ -92,6 +93,7 @@ class RobotConfig:
     base_w: float = 0.0
     jobs: bool = True
     ack: AckLevel = "local"
+    estop: Path | None = None
 
 
 @dataclass
@@ -300,13 +302,15 @@ class FleetRobot:
         why = f"{report.fault}: {report.fault_text}".rstrip(": ")
         log.warning("the loop was stopped: %s", why)
         if report.fault is Fault.ESTOP:
+            self._tell(episode_id="", reward=0.0, success=False, falls=1, stops=1, steps=steps)
+            self._show_fall("", why)
             self._halt(why)
             return
         if report.fault not in POLICY_FAULTS:
             if faults >= MAX_FAULTS:
                 time.sleep(FAULT_PAUSE_S)  # standing still; the robot's sensors or this computer may come back
             return
-        self._tell(episode_id="", reward=0.0, success=False, falls=0, trips=1, steps=steps)
+        self._tell(episode_id="", reward=0.0, success=False, trips=1, steps=steps)
         self._show_fall("", f"stopped by {why}")
         if self.deployer.slots.probation:
             slot = self.deployer.fell_back(f"stopped on probation: {why}"[:1000])
@@ -331,7 +335,7 @@ class FleetRobot:
         return self._halted
 
     def _halt(self, why: str) -> None:
-        """Nobody's fault; and no policy that comes, only a person who starts this process again lets it move."""
+        """No policy that comes, only a person who starts this process again lets it move."""
         self._halted = True
         self._stand_still(why)
 
@@ -343,7 +347,7 @@ class FleetRobot:
 
     def _emit(self, episode_id: str, reward: float, success: bool, terminated: bool, steps: int) -> None:
         falls = int(terminated and not success)
-        self._tell(episode_id=episode_id, reward=reward, success=success, falls=falls, trips=0, steps=steps)
+        self._tell(episode_id=episode_id, reward=reward, success=success, falls=falls, steps=steps)
         if falls:
             self._show_fall(episode_id, "the task ended the episode")
         if self._body is not None:
@@ -357,7 +361,17 @@ class FleetRobot:
         total.seconds += steps * self._admission.artifact.contract.dt_s
         self.deployer.proved()
 
-    def _tell(self, *, episode_id: str, reward: float, success: bool, falls: int, trips: int, steps: int) -> None:
+    def _tell(
+        self,
+        *,
+        episode_id: str,
+        reward: float,
+        success: bool,
+        steps: int,
+        falls: int = 0,
+        trips: int = 0,
+        stops: int = 0,
+    ) -> None:
         artifact, slots = self._admission.artifact, self.deployer.slots
         self.uplink.tell(
             EpisodeResult(
@@ -375,6 +389,7 @@ class FleetRobot:
                 seconds=steps * artifact.contract.dt_s,
                 falls=falls,
                 trips=trips,
+                stops=stops,
                 time_ns=time.time_ns(),
             )
         )
@@ -472,14 +487,13 @@ def serve(config: RobotConfig) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    pressed = EmergencyStop()
-    signal.signal(signal.SIGUSR2, lambda *_: pressed.press())
-    robot = FleetRobot(config, pressed)
-    watch = threading.Thread(target=_watch_line, args=(robot.uplink, config), daemon=True)
-    watch.start()
-    label = robot.deployer.slots.active.label if robot.deployer.slots.active else "nothing"
-    print(f"robot {config.name} ready with {label}, hub {config.hubs}", flush=True)
-    episodes = robot.run(stop.is_set)
+    with emergency_stop(config.estop) as pressed:
+        robot = FleetRobot(config, pressed)
+        watch = threading.Thread(target=_watch_line, args=(robot.uplink, config), daemon=True)
+        watch.start()
+        label = robot.deployer.slots.active.label if robot.deployer.slots.active else "nothing"
+        print(f"robot {config.name} ready with {label}, hub {config.hubs}", flush=True)
+        episodes = robot.run(stop.is_set)
     recorded = robot.uplink.spool.recorded_items.get(STEPS, 0)
     state = "the hub has everything" if robot.drained else f"not all of it is on the hub yet ({robot.uplink.state})"
     print(f"robot {config.name} stopped after {episodes} episodes, {recorded} steps recorded; {state}", flush=True)

@@ -1,7 +1,8 @@
 """A deployment as a pure state machine: one robot, then more, then all; back as soon as it is worse. Time and observations are passed in.
 
-Only robots that run the candidate count. A stage that is short of them pauses and never promotes. Robots are chosen once per stage, in an
-order that depends on the rollout and the robot's name only, and stay chosen. `advance` gives the next state, `wanted` what each robot should run.
+Only robots that run the candidate count. A stage that is short of them pauses: it never promotes, and is taken back all the same when those that are
+left show that it is worse. Robots are chosen once per stage, in an order that depends on the rollout and the robot's name only, and stay chosen.
+`advance` gives the next state, `wanted` what each robot should run.
 """
 
 import hashlib
@@ -76,6 +77,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         ran_s: Time the stage has run, pauses not counted.
         updated_s: When `advance` was last called.
         looked_hours: Exposure at the last verdict.
+        verdict: What it said.
+        ready: Whether it said that the stage has shown enough.
         reason: Why the status is what it is.
     """
 
@@ -87,6 +90,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     updated_s: float = 0.0
     looked_hours: float = 0.0
     looks: int = 0
+    verdict: str = ""
+    ready: bool = False
     reason: str = ""
 
     @property
@@ -99,11 +104,16 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RobotView(msgspec.Struct, frozen=True, kw_only=True):
-    """What the hub sees of a robot."""
+    """What the hub sees of a robot.
+
+    Attributes:
+        refused: Why it does not follow the newest order it has accepted, which was of `rollout` ("" where that is not known).
+    """
 
     online: bool
     policy_sha256: str = ""
     refused: str = ""
+    rollout: str = ""
     shadow_sha256: str = ""
     shadow_steps: int = 0
     shadow_bad: int = 0
@@ -137,17 +147,22 @@ def advance(state: State, view: View) -> State:
     elapsed_s = max(0.0, view.now_s - state.updated_s)
     state = msgspec.structs.replace(state, updated_s=view.now_s)
     sha256, stage, rules = state.plan.candidate.sha256, state.plan.stages[state.stage], state.plan.rules
-    refusals = {r: view.robots[r].refused for r in state.canaries if r in view.robots and view.robots[r].refused}
-    if refusals:
-        robot, why = next(iter(refusals.items()))
-        return _end(state, "rolled_back", f"{robot} refused it: {why}")
+    if refusal := _refusal(state, view):
+        return _end(state, "rolled_back", refusal)
     if rules.hard_trips and view.candidate.trips:
         return _end(state, "rolled_back", f"{view.candidate.trips} safety trips")
     if stage.shadow_steps:
         return _shadowed(state, view, elapsed_s)
     target = _size(stage, len(view.robots))
+    if rules.hard_trips and view.candidate.stops and target == 1:
+        return _end(state, "rolled_back", "somebody pressed the emergency stop of the first robot that ran it")
     active = [r for r in state.canaries if r in view.robots and _runs(view.robots[r], sha256)]
     needed = target if stage.fraction < 1.0 else sum(v.online for v in view.robots.values())
+    last = state.stage == len(state.plan.stages) - 1
+    enough = view.candidate.episodes >= stage.min_episodes and view.candidate.hours * 60.0 >= stage.min_minutes
+    before, state = state, _look(state, view, enough)
+    if state.status == "rolled_back":
+        return state
     if len(active) < max(1, needed):
         away = sorted(r for r in state.canaries if r not in active)
         return msgspec.structs.replace(
@@ -156,32 +171,47 @@ def advance(state: State, view: View) -> State:
             reason=f"waits for {', '.join(away) or 'robots'} ({len(active)} of {max(1, needed)} run it)",
         )
     state = msgspec.structs.replace(state, status="running", ran_s=state.ran_s + elapsed_s)
-    last = state.stage == len(state.plan.stages) - 1
-    enough = view.candidate.episodes >= stage.min_episodes and view.candidate.hours * 60.0 >= stage.min_minutes
-    if not enough:
+    if state.ready and not last:
+        reason = f"after {stage.name}: {state.verdict}"
+        return _choose(
+            msgspec.structs.replace(state, stage=state.stage + 1, ran_s=0.0, ready=False, reason=reason), view
+        )
+    if state.looks > before.looks:
+        state = msgspec.structs.replace(state, reason=state.verdict)
+    elif not enough:
         state = msgspec.structs.replace(
             state, reason=f"{view.candidate.episodes} episodes, {view.candidate.hours * 60.0:.1f} robot-minutes so far"
         )
-    if view.candidate.episodes and (
-        view.candidate.hours >= state.looked_hours * rules.look_growth and view.candidate.hours > state.looked_hours
-    ):
-        rng = np.random.default_rng([state.plan.seed, state.looks])
-        found = judge(view.candidate, view.control, rules, rng)
-        state = msgspec.structs.replace(
-            state, looked_hours=view.candidate.hours, looks=state.looks + 1, reason=str(found)
-        )
-        if found.verdict == "rollback":
-            return _end(state, "rolled_back", str(found))
-        if found.verdict == "promote" and enough and not last:
-            return _choose(
-                msgspec.structs.replace(state, stage=state.stage + 1, ran_s=0.0, reason=f"after {stage.name}: {found}"),
-                view,
-            )
     if last and enough:
         return _end(state, "done", f"runs on all {len(active)} robots that are here")
     if state.ran_s > stage.max_minutes * 60.0:
         return msgspec.structs.replace(state, status="held", reason=f"time is up in stage {stage.name}: {state.reason}")
     return state
+
+
+def _refusal(state: State, view: View) -> str:
+    """Which chosen robot does not do as it was told in this rollout, and why; "" for none."""
+    for robot in state.canaries:
+        seen = view.robots.get(robot)
+        if seen is not None and seen.refused and seen.rollout in ("", state.plan.id):
+            return f"{robot} refused it: {seen.refused}"
+    return ""
+
+
+def _look(state: State, view: View, enough: bool) -> State:
+    """Judge, where exposure has grown by enough since the last look."""
+    rules, hours = state.plan.rules, view.candidate.hours
+    if not view.candidate.episodes or hours <= state.looked_hours or hours < state.looked_hours * rules.look_growth:
+        return state
+    found = judge(view.candidate, view.control, rules, np.random.default_rng([state.plan.seed, state.looks]))
+    state = msgspec.structs.replace(
+        state,
+        looked_hours=hours,
+        looks=state.looks + 1,
+        verdict=str(found),
+        ready=found.verdict == "promote" and enough,
+    )
+    return _end(state, "rolled_back", str(found)) if found.verdict == "rollback" else state
 
 
 def _shadowed(state: State, view: View, elapsed_s: float) -> State:

@@ -27,6 +27,7 @@ def robot_views(gateway: Gateway, names: frozenset[str], now_s: float) -> dict[s
             online=member is not None and member.state(now_s) == "ONLINE" and heartbeat is not None,
             policy_sha256=heartbeat.policy_sha256 if heartbeat else "",
             refused=heartbeat.refused if heartbeat else "",
+            rollout=heartbeat.rollout if heartbeat else "",
             shadow_sha256=heartbeat.shadow_sha256 if heartbeat else "",
             shadow_steps=heartbeat.shadow_steps if heartbeat else 0,
             shadow_bad=heartbeat.shadow_bad if heartbeat else 0,

@@ -15,6 +15,7 @@ from onboard_helpers import artifact, model, write
 
 from fleet import cli
 from fleet.errors import AdminError, HubAwayError, PortInUseError
+from fleet.gateway import read_result
 from fleet.hub import Hub, HubConfig
 from fleet.keys import make_keys
 from fleet.operator import ask, table
@@ -33,7 +34,7 @@ RUN = """
 import json, sys
 from pathlib import Path
 from fleet import cli
-options = {k: Path(v) if k in ("dir", "keys", "out", "json") else v for k, v in json.loads(sys.argv[2]).items()}
+options = {k: Path(v) if k in ("dir", "keys", "out", "json", "estop") else v for k, v in json.loads(sys.argv[2]).items()}
 getattr(cli, sys.argv[1])(**options)
 """
 UP_S = 30.0  # a loaded machine may take a while to start a process; nothing here is a timing claim
@@ -241,6 +242,22 @@ def test_a_candidate_watches_first_its_actions_are_compared_and_never_commanded(
         by_cohort.setdefault(header.cohort, set()).add(header.policy_sha256)
     assert by_cohort["shadow"] == {old}  # what was commanded while it watched
     assert {cohort for cohort, policies in by_cohort.items() if new in policies} <= {"canary"}
+
+
+def test_a_file_is_a_robots_emergency_stop_and_the_hub_hears_of_it(place):
+    place.hub()
+    button = place.path / "button"
+    button.write_text("0\n")  # a GPIO that is not pressed
+    robot = place.robot("a", rate="fast", estop=button)
+    place.wait(lambda s: s["robots"][0]["doing"] == "running" and s["held"] > 0, "a runs")
+    button.write_text("1\n")
+    place.wait(lambda s: s["robots"][0]["doing"] == "safe", "a stands still")
+    button.write_text("0\n")  # letting go does not make it move: one stop is told, and no episode after it
+    out = stop(robot)
+    assert "emergency stop" in out
+    events = [payload for record, payload in read_log(place.path / "hub", {EVENTS}) if not record.tombstone]
+    told = [result for result in map(read_result, events) if result is not None and result.stops]
+    assert [(result.stops, result.falls, result.success) for result in told] == [(1, 1, False)]
 
 
 def test_a_robot_without_a_hub_goes_on_and_one_with_an_unknown_key_is_refused_and_goes_on_too(place):

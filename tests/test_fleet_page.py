@@ -322,9 +322,13 @@ def test_reasons_are_few_words_whatever_a_robot_writes():
     assert {reasons.loss(text) for text in ("", "x", "spool full!", "disk")} == {"other"}
     assert reasons.refusal("hand_reach/v2: AdmissionError: not for this hand") == "AdmissionError"
     assert reasons.refusal("E" * 100 + "Error") == "other"
-    assert [reasons.rollback(text) for text in ("by the operator", "a refused it: x", "worse: falls")] == [
+    assert [
+        reasons.rollback(text)
+        for text in ("by the operator", "a refused it: x", "the emergency stop of a", "worse: falls")
+    ] == [
         "operator",
         "refused",
+        "stopped",
         "verdict",
     ]
 

@@ -170,8 +170,8 @@ class Listener(Direct):
 
 
 @pytest.mark.parametrize("pressed_after", [0, 30])
-def test_an_emergency_stop_outlasts_every_order_and_is_no_fault_of_the_policy(station, pressed_after):
-    """Also one that lets go again by itself: a person has to start the process again."""
+def test_an_emergency_stop_outlasts_every_order_is_told_and_is_not_judged_by_the_robot(station, pressed_after):
+    """Also one that lets go again by itself: a person has to start the process again. Why it was pressed the hub's statistics say."""
     old, new = station.slots
     station.ran(active=new, previous=old, probation=1)
     body = Listener(MockReach(HAND, CONTRACT.control_hz))
@@ -187,6 +187,7 @@ def test_an_emergency_stop_outlasts_every_order_and_is_no_fault_of_the_policy(st
     assert robot._halted and robot._heartbeat().state == "safe"
     assert robot.deployer.changing  # laid out, and not taken
     assert robot.deployer.slots.active == new and robot.deployer.slots.refused == ""
-    assert not any(isinstance(event, EpisodeResult) for _, event, _ in robot.uplink._ring)  # no trip is told
+    told = [event for _, event, _ in robot.uplink._ring if isinstance(event, EpisodeResult)]
+    assert [(event.stops, event.falls, event.trips) for event in told] == ([(1, 1, 0)] if pressed_after else [])
     assert body.resets == (2 if pressed_after else 0)  # never sent home after it
     assert body.sent < pressed_after + 30

@@ -89,6 +89,57 @@ def test_a_stage_whose_robot_goes_away_pauses_and_never_promotes():
     assert advance(state, view(robots, good, good, 60.0)).stage == 1
 
 
+def test_a_stage_whose_robot_went_away_is_taken_back_when_the_others_are_worse():
+    """The robot that is away may be the one that the policy broke."""
+    stages = (Stage(name="half", fraction=0.5, min_episodes=1000), Stage(name="all", fraction=1.0))
+    state = advance(start(plan(stages), 0.0), view(dict.fromkeys("abcdefgh", OLD)))
+    gone, *left = state.canaries
+    robots = {r: REF.sha256 if r in left else OLD for r in "abcdefgh"} | {gone: RobotView(online=False)}
+    good, bad = counts(500, success=0.9), counts(60, success=0.1)
+    paused = advance(state, view(robots, counts(60, success=0.9), good, 2.0))
+    assert (paused.status, paused.stage) == ("paused", 0)
+    back = advance(paused, view(robots, counts(60, success=0.9) + bad, good, 3.0))
+    assert (back.status, set(map(lambda r: wanted(back, r), robots))) == ("rolled_back", {"before"})
+
+
+def test_what_was_shown_while_a_robot_was_away_counts_when_it_is_back():
+    state = advance(start(plan(**{"look_growth": 1.5}), 0.0), view(dict.fromkeys("abc", OLD)))
+    (canary,) = state.canaries
+    robots = dict.fromkeys("abc", OLD) | {canary: RobotView(online=False)}
+    good = counts(2000, success=0.9, hours=200.0)
+    assert not advance(state, view(robots, counts(3), good, 2.0)).ready  # too few episodes for the stage
+    state = advance(state, view(robots, good, good, 2.0))
+    assert (state.status, state.stage, state.ready) == ("paused", 0, True)
+    state = advance(state, view(robots | {canary: REF.sha256}, good, good, 3.0))
+    assert (state.stage, state.ready) == (1, False)
+    assert state.reason.startswith("after one: promote")
+
+
+def test_an_emergency_stop_of_the_first_robot_brings_it_back_and_later_ones_count_as_falls():
+    stopped = Counts(episodes=30, successes=27, falls=1, stops=1, hours=100.0, return_sum=0.0, return_sq_sum=30.0)
+    control = counts(3000, success=0.9, falls_per_hour=0.01, hours=10_000.0)
+    state = advance(start(plan(stages=PLANS["standard"][0][1:], fall_ratio=1.2), 0.0), view(dict.fromkeys("abc", OLD)))
+    robots = dict.fromkeys("abc", OLD) | dict.fromkeys(state.canaries, REF.sha256)
+    one = advance(state, view(robots, stopped, control))
+    assert (one.status, "emergency stop" in one.reason) == ("rolled_back", True)
+    many = msgspec.structs.replace(state, stage=2)  # 25 %
+    names = [f"r{i}" for i in range(40)]
+    many = msgspec.structs.replace(many, canaries=tuple(names[:10]))
+    robots = {n: REF.sha256 if n in many.canaries else OLD for n in names}
+    assert advance(many, view(robots, stopped, control)).status == "running"
+    often = msgspec.structs.replace(stopped, falls=20, stops=20)
+    assert advance(many, view(robots, often, control)).status == "rolled_back"
+
+
+def test_a_refusal_of_an_earlier_rollout_is_none_of_this_one():
+    """Until a robot has heard of this one, its heartbeats repeat what it said of the one before."""
+    state = advance(start(plan(), 0.0), view(dict.fromkeys("abc", OLD)))
+    (canary,) = state.canaries
+    for rollout, status in (("r0", "paused"), (state.plan.id, "rolled_back"), ("", "rolled_back")):
+        seen = RobotView(online=True, policy_sha256=OLD, refused="altered", rollout=rollout)
+        assert advance(state, view({**dict.fromkeys("abc", OLD), canary: seen})).status == status
+
+
 def test_a_refusal_or_a_trip_brings_it_back_at_once():
     state = advance(start(plan(), 0.0), view(dict.fromkeys("abc", OLD)))
     (canary,) = state.canaries
