@@ -35,6 +35,10 @@ class ContractMismatchError(FlexorError, ValueError):
     """A contract that was written for another robot; the message lists every difference."""
 
 
+class OtherElementsError(ContractMismatchError):
+    """A contract that observes what this robot has not got, or has in another order; the message names the terms."""
+
+
 class Term(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One slice of the observation. Fields with a default are left out of the JSON, and of the hash, where they have it.
 
@@ -234,6 +238,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
         Raises:
             ContractMismatchError: Another robot, joint order or servo; every difference is listed.
+            OtherElementsError: A term whose elements are not, by name and in this order, what the robot's state holds.
         """
         differences = []
         tendons, drives = model.tendons, model.drives
@@ -256,7 +261,31 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"the policy for {self.env_id} was made for another robot than {model.name!r}:\n{lines}\n"
                 f"  do: run it on {self.robot!r}, or export it again for {model.name!r}"
             )
+        self._check_elements(model)
         return Interface(self, model)
+
+    def _check_elements(self, model: RobotModel) -> None:
+        differences = []
+        for term in self.observation:
+            n = term.size // term.history
+            now, past = term.elements[:n], term.elements[n:]
+            for names in ELEMENTS[term.name](self, model):
+                known = names[:n] if term.name == "previous_action" else names
+                if now != known:
+                    differences.append(f"  {term.name}: contract {_short(now, known)}, robot {_short(known, now)}")
+            if past not in (now * (term.history - 1), tuple(f"{e}@-{k}" for k in range(1, term.history) for e in now)):
+                differences.append(f"  {term.name}: older values are not of the newest ones' elements in their order")
+        if differences:
+            lines = "\n".join(differences)
+            raise OtherElementsError(
+                f"the policy for {self.env_id} observes other elements than {model.name!r} has:\n{lines}\n"
+                f"  do: export it again for {model.name!r}"
+            )
+
+
+def tip_axes(model: RobotModel) -> tuple[str, ...]:
+    """Elements of what is measured at the fingertips: x, y and z of each."""
+    return tuple(f"{tip}.{axis}" for tip in model.tip_names for axis in "xyz")
 
 
 def _short(value: object, other: object) -> str:
@@ -456,6 +485,26 @@ def _to_goal(state: RobotState, goal_xyzw: np.ndarray) -> np.ndarray:
         )
     )
 
+
+_XYZ, _COLUMNS = ("x", "y", "z"), ("xx", "yx", "zx", "xy", "yy", "zy")
+Elements = Callable[[Contract, RobotModel], tuple[tuple[str, ...], ...]]
+
+# What the elements of every term must be called, one step's; by each list that its numbers are taken from.
+# Of joints and motors any, in any order: they are found by their names.
+ELEMENTS: dict[str, Elements] = {
+    **dict.fromkeys(
+        ("joint_position", "joint_velocity", "joint_target", "tracking_error", "motor_position", "motor_current"),
+        lambda c, m: (),
+    ),
+    "tip_position": lambda c, m: (tip_axes(m),),
+    "tip_force": lambda c, m: (m.tip_names,),
+    **dict.fromkeys(("base_gyro", "projected_gravity", "object_position"), lambda c, m: (_XYZ,)),
+    "gait_phase": lambda c, m: (("sin", "cos"),),
+    **dict.fromkeys(("goal", "goal_position", "object_goal_error"), lambda c, m: (c.goal,)),
+    "goal_error": lambda c, m: (tip_axes(m), c.goal),
+    **dict.fromkeys(("object_rotation", "object_turn_to_goal"), lambda c, m: (_COLUMNS,)),
+    "previous_action": lambda c, m: (c.action.joints,),
+}
 
 OF_TIPS = ("tip_position", "goal_error")
 

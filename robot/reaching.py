@@ -1,6 +1,6 @@
 """The contract of reaching: fingertips to goals by relative joint targets. The simulated task and the mock are made for the same."""
 
-from robot.contract import ActionTerm, Contract, Term
+from robot.contract import ActionTerm, Contract, Term, tip_axes
 from robot.description.model import RobotModel
 
 ENV_ID = "flexor/HandReach-v0"
@@ -32,7 +32,7 @@ def reach_contract(
     rows = [model.index(name) for name in moved]
     low, high = tuple(model.lower_rad[rows].tolist()), tuple(model.upper_rad[rows].tolist())
     n = len(moved)
-    tips = tuple(f"{tip}.{axis}" for tip in model.tip_names for axis in "xyz")
+    tips = tip_axes(model)
     reach = (REACH_M,) * len(tips)
 
     def term(name: str, unit: str, frame: str, low: tuple[float, ...], high: tuple[float, ...]) -> Term:

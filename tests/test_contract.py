@@ -262,18 +262,19 @@ def test_an_object_is_read_from_its_tracker_as_two_columns_of_its_matrix_and_the
     quarter = np.array([0.0, 0.0, half, half])  # about z
     s = replace(state(), object_pose=np.array([0.1, 0.2, 0.3, *quarter]))
 
-    def seen(name, goal, n):
-        elements = tuple(str(i) for i in range(n))
-        made = contract(observation=(term(name, elements, "1", "base"),), goal=tuple(str(i) for i in range(len(goal))))
+    columns, names = ("xx", "yx", "zx", "xy", "yy", "zy"), ("0", "1", "2", "3", "4", "5")
+
+    def seen(name, goal, elements):
+        made = contract(observation=(term(name, elements, "1", "base"),), goal=names[: len(goal)])
         return made.bind(MODEL).observe(s, Memory(goal=np.array(goal), previous_action=np.zeros(2)))
 
-    assert seen("object_position", [], 3) == pytest.approx([0.1, 0.2, 0.3])
-    assert seen("object_rotation", [], 6) == pytest.approx([0, 1, 0, -1, 0, 0], abs=1e-7)
-    assert seen("object_turn_to_goal", quarter, 6) == pytest.approx([1, 0, 0, 0, 1, 0], abs=1e-7)  # it is there
-    half_turn = seen("object_turn_to_goal", [0.0, 0.0, -half, half], 6)
+    assert seen("object_position", [], ("x", "y", "z")) == pytest.approx([0.1, 0.2, 0.3])
+    assert seen("object_rotation", [], columns) == pytest.approx([0, 1, 0, -1, 0, 0], abs=1e-7)
+    assert seen("object_turn_to_goal", quarter, columns) == pytest.approx([1, 0, 0, 0, 1, 0], abs=1e-7)  # it is there
+    half_turn = seen("object_turn_to_goal", [0.0, 0.0, -half, half], columns)
     assert half_turn == pytest.approx([-1, 0, 0, 0, -1, 0], abs=1e-7)
     goals = [0.2, 0.2, 0.3, 0.1, 0.2, 0.5]  # two points of a path
-    assert seen("object_goal_error", goals, 6) == pytest.approx([0.1, 0, 0, 0, 0, 0.2], abs=1e-7)
+    assert seen("object_goal_error", goals, names) == pytest.approx([0.1, 0, 0, 0, 0, 0.2], abs=1e-7)
 
 
 def test_a_policy_that_needs_a_tracker_says_so_where_there_is_none():
@@ -388,7 +389,7 @@ def test_joints_that_the_policy_does_not_move_stay_at_home():
     only = ActionTerm(
         joints=("mcp",), mode="relative", scale_rad=(0.2,), offset_rad=(0.0,), lower_rad=(-0.2,), upper_rad=(1.1,)
     )
-    bound = contract(action=only).bind(MODEL)
+    bound = contract(action=only, observation=(term("joint_target", ("mcp",), "rad", "joint"),)).bind(MODEL)
     command = bound.command(np.ones(1), state())
     assert command.target_rad[MODEL.index("pip")] == MODEL.home_rad[MODEL.index("pip")]
     assert command.target_rad[MODEL.index("mcp")] == pytest.approx(0.5)

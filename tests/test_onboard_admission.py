@@ -242,6 +242,46 @@ def nameless(proto: onnx.ModelProto) -> None:
     del proto.metadata_props[:]
 
 
+def observing(**change):
+    """A contract that observes tip forces and a history too, one term of it changed."""
+    terms = {
+        "joint_position": Term(
+            name="joint_position",
+            elements=HAND.joint_names[:2] * 2,
+            unit="rad",
+            frame="joint",
+            low=(-1.0,) * 4,
+            high=(1.0,) * 4,
+            history=2,
+        ),
+        "tip_force": Term(
+            name="tip_force", elements=HAND.tip_names, unit="N", frame="tip", low=(0.0,) * 5, high=(9.0,) * 5
+        ),
+        **{t.name: t for t in CONTRACT.observation if t.name in ("joint_target", "goal_error", "previous_action")},
+    }
+    for name, elements in change.items():
+        terms[name] = msgspec.structs.replace(terms[name], elements=elements)
+    return msgspec.structs.replace(CONTRACT, observation=tuple(terms.values()))
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"tip_force": swapped(HAND.tip_names)}, "tip_force: contract 5 entries"),
+        ({"tip_force": ("a", "b", "c", "d", "e")}, "tip_force: .*'a'"),
+        ({"goal_error": swapped(CONTRACT.goal)}, "goal_error"),
+        ({"previous_action": swapped(CONTRACT.action.joints)}, "previous_action"),
+        ({"joint_position": HAND.joint_names[:2] + HAND.joint_names[1::-1]}, "joint_position: older values"),
+    ],
+)
+def test_an_observation_of_as_many_elements_by_other_names_is_refused(change, says):
+    observing().bind(HAND)
+    contract = observing(**change)
+    contract.validate()
+    with pytest.raises(why.ElementsError, match=says):
+        fits(artifact(model(contract), contract), HAND)
+
+
 CONTRACTS = {
     "no contract": (nameless, why.MissingContractError, "flexor.contract"),
     "no gains": (no_gains, why.ZeroGainsError, "missing"),
@@ -384,7 +424,7 @@ def test_a_judge_that_takes_too_long_is_ended():
 
 def test_every_refusal_is_an_admission_error_with_its_own_name():
     kinds = [kind for kind in vars(why).values() if isinstance(kind, type) and issubclass(kind, why.AdmissionError)]
-    assert len(kinds) == 27
+    assert len(kinds) == 28
     assert all(why.by_name(kind.__name__) is kind for kind in kinds if kind is not why.AdmissionError)
     assert why.by_name("SomethingElse") is why.JudgeError
 
@@ -524,26 +564,34 @@ def test_a_contract_that_would_switch_limits_off_is_refused(change, says):
 
 def test_a_contract_with_sensors_that_nobody_has_is_refused_before_the_first_period():
     first = CONTRACT.observation[0]
-    for term in (
-        Term(
-            name="motor_position",
-            elements=("nobody",) * first.size,
-            unit="rad",
-            frame="motor",
-            low=first.low,
-            high=first.high,
+    for term, error, says in (
+        (
+            Term(
+                name="motor_position",
+                elements=("nobody",) * first.size,
+                unit="rad",
+                frame="motor",
+                low=first.low,
+                high=first.high,
+            ),
+            why.BadContractError,
+            "cannot be followed",
         ),
-        Term(
-            name="previous_action",
-            elements=("x",) * 400,
-            unit="1",
-            frame="action",
-            low=(-1.0,) * 400,
-            high=(1.0,) * 400,
+        (
+            Term(
+                name="previous_action",
+                elements=("x",) * 400,
+                unit="1",
+                frame="action",
+                low=(-1.0,) * 400,
+                high=(1.0,) * 400,
+            ),
+            why.ElementsError,
+            "contract 400 entries",
         ),
     ):
         contract = msgspec.structs.replace(CONTRACT, observation=(term, *CONTRACT.observation[1:]))
-        with pytest.raises(why.BadContractError, match="cannot be followed"):
+        with pytest.raises(error, match=says):
             fits(replace(GOOD, contract=contract), HAND)
 
 

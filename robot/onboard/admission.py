@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from robot.artifacts import ACTIONS, JOINT_TARGETS, NORMALIZER_KEY, OBSERVATION, STATE_IN, STATE_OUT
-from robot.contract import ContractMismatchError, Interface
+from robot.contract import ContractMismatchError, Interface, OtherElementsError
 from robot.description.model import RobotModel
 from robot.onboard.artifact import Artifact, refusing
 from robot.onboard.measures import unmeasured
@@ -31,6 +31,7 @@ from robot.onboard.refusals import (
     AlteredFileError,
     BadContractError,
     DtypeError,
+    ElementsError,
     GraphInterfaceError,
     JointOrderError,
     JudgeError,
@@ -147,6 +148,7 @@ def fits(artifact: Artifact, model: RobotModel, control_hz: float | None = None)
     Raises:
         OtherRobotError, JointOrderError, StaleContractError: The contract is for another robot, for its joints in another
             order, or for an older description of it.
+        ElementsError: Its observation is of elements that the robot has under other names or in another order.
         UnmeasuredError: The policy observes what the robot has no sensor for.
         BadContractError: It observes what no description has.
         RateError: The robot runs at another rate.
@@ -160,6 +162,8 @@ def fits(artifact: Artifact, model: RobotModel, control_hz: float | None = None)
         error = bad.__cause__
         if not isinstance(error, ContractMismatchError):
             raise
+        if isinstance(error, OtherElementsError):
+            raise ElementsError(str(error)) from error
         if contract.robot != model.name:
             raise OtherRobotError(str(error)) from error
         if contract.joint_names != model.joint_names or contract.motor_names != model.motor_names:

@@ -71,6 +71,10 @@ class JointOrderError(AdmissionError):
     """The robot's joints or motors in another order than the contract's."""
 
 
+class ElementsError(AdmissionError):
+    """The policy observes elements that this robot has not got by these names, or in another order."""
+
+
 class MissingNormaliserError(AdmissionError):
     """The file says what its observations were normalised by, and the graph does not do it."""
 
