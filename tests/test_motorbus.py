@@ -424,6 +424,7 @@ class SimulatedPort:
         self.bus, self.buffer, self.is_using, self.packet_timeout = bus, b"", False, 0
         self.closed, self.gone, self.learns = False, False, True
         self.modes, self.written = {}, {}
+        self.short, self.missing = 0, 0  # bytes that the next write leaves behind; that motors still wait for
 
     def clearPort(self):
         self.buffer = b""
@@ -451,6 +452,12 @@ class SimulatedPort:
         if self.gone:
             raise OSError("device disconnected")
         data = bytes(packet)
+        if self.short:
+            self.missing, self.short = self.short, 0
+            return len(data) - self.missing
+        if self.missing:  # taken for the rest of that packet; its checksum is then wrong
+            self.missing = max(0, self.missing - len(data))
+            return len(data)
         motor, instruction, body = data[4], data[7], data[8:-2]
         ids, bus = self.bus.ids, self.bus
         if instruction == 0x01 and motor in ids and motor not in bus._silent:
@@ -561,6 +568,28 @@ def test_a_serial_adapter_that_falls_out_is_a_bus_failure_and_every_motor_is_sti
         bus.write_goals(np.array([0.0, 1e9, 0.0]))
 
 
+def test_after_half_a_packet_the_next_one_is_heard_nevertheless():
+    pytest.importorskip("dynamixel_sdk")
+    from robot.motorbus.dynamixel import DynamixelBus
+
+    motors = SimulatedBus((4, 5, 6))
+    port = SimulatedPort(motors)
+    bus = DynamixelBus("", (4, 5, 6), port=port)
+    bus.set_torque(True)
+    for call in (bus.write_goals, lambda goals: bus._all(packets.GOAL_ADDRESS, b"\0\0\0\0", "goals")):
+        port.short = 9
+        with pytest.raises(MotorBusError, match="goals") as refused:
+            call(np.full(3, 0.5))
+        assert not isinstance(refused.value, PacketError)  # no motor said anything
+        bus.write_goals(np.full(3, 0.2))
+        np.testing.assert_allclose(motors._goal, 0.2, atol=packets.RAD_PER_TICK)
+    port.short = 9
+    with pytest.raises(MotorBusError):
+        bus.write_goals(np.full(3, 0.5))
+    bus.set_torque(False)
+    assert not motors.torque.any()
+
+
 def test_drives_move_their_targets_evenly_over_a_control_period():
     bus = SimulatedBus((1,))
     bus.pace(0.04)
@@ -593,6 +622,26 @@ def test_a_hand_on_a_bus_is_paced_by_its_control_period_and_stops_when_nobody_sp
     np.testing.assert_allclose(bus.position_rad, stood, atol=1e-3)  # goals are refused now
     backend.reset(None, rng())
     assert not bus.stopped
+
+
+def test_a_computer_that_dies_on_the_way_to_the_start_posture_leaves_nothing_turning():
+    calibration = nominal(HAND)
+    bus, waits = simulated(HAND, calibration), []
+
+    def wait(dt_s):
+        waits.append(dt_s)
+        if len(waits) == 10:
+            raise KeyboardInterrupt
+        bus.advance(dt_s)
+
+    backend = HardwareBackend(bus, HAND, calibration, control_hz=HZ, wait=wait)
+    posture = HAND.home_rad + 0.8 * (HAND.upper_rad - HAND.home_rad)
+    with pytest.raises(KeyboardInterrupt):
+        backend.reset(RobotState(time_s=0.0, q_rad=posture, qd_rad_s=posture, target_rad=posture), rng())
+    bus.advance(0.4)
+    assert not bus.stopped
+    bus.advance(0.2)
+    assert bus.stopped
 
 
 @pytest.mark.parametrize("turns", [-1, 1, 3])

@@ -147,6 +147,7 @@ class HardwareBackend:
             )
         step = RESET_SPEED / self._control_hz * np.array([joint.max_speed_rad_s for joint in self._model.joints])
         near = np.zeros(len(goal), dtype=bool)
+        self._bus.guard(WATCHDOG_S)  # whoever dies on the way there leaves nothing turning
         for _ in range(round(MAX_RESET_S * self._control_hz)):
             self._target = self._target + np.clip(goal - self._target, -step, step)
             self._write()
@@ -160,6 +161,7 @@ class HardwareBackend:
             raise MotorBusError(
                 f"joints {names} did not reach the start posture in {MAX_RESET_S:g} s {self.complaint}".rstrip()
             )
+        self._bus.guard(0.0)  # nothing moves until the first command, which may take its time
         self._steps, self._guarded = 0, False
         self._state = self._read()
         return self._state

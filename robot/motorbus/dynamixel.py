@@ -45,6 +45,7 @@ ERROR_EVERY = (
     8  # reads between two looks at the hardware error registers; a packet's alert bit does not come with a sync read
 )
 GOAL_BYTES = 4
+MAX_PACKET = 1024  # bytes that the SDK sends at once
 
 
 class NoSdkError(MotorBusError):
@@ -77,7 +78,7 @@ class DynamixelBus:
 
     def __init__(self, device: str, ids: tuple[int, ...], *, baud: int = BAUD, port: Any = None) -> None:
         sdk = _sdk()
-        self._sdk, self._ids, self._closed = sdk, ids, False
+        self._sdk, self._ids, self._closed, self._half_sent = sdk, ids, False, False
         self._port = sdk.PortHandler(device) if port is None else port
         self._packets = sdk.PacketHandler(2.0)
         if port is None:
@@ -114,8 +115,18 @@ class DynamixelBus:
             sdk.COMM_RX_TIMEOUT: BusTimeoutError,
             sdk.COMM_RX_CORRUPT: ChecksumError,
             sdk.COMM_RX_WAITING: BusTimeoutError,
+            sdk.COMM_PORT_BUSY: MotorBusError,
+            sdk.COMM_TX_FAIL: MotorBusError,
+            sdk.COMM_TX_ERROR: MotorBusError,
         }
+        self._half_sent = self._half_sent or result == sdk.COMM_TX_FAIL
         raise kinds.get(result, PacketError)(f"{what}: {self._packets.getTxRxResult(result)}")
+
+    def _realign(self) -> None:
+        """After half a packet motors wait for the rest, and would take the next packet for it: they get zeros, which its checksum refuses."""
+        if self._half_sent:
+            self._port.writePort([0] * MAX_PACKET)
+            self._half_sent = False
 
     def _talk(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """A call of the SDK; a port that is gone (its adapter unplugged) is pyserial's OSError, which the SDK lets through.
@@ -124,6 +135,7 @@ class DynamixelBus:
             MotorBusError: The port is gone.
         """
         try:
+            self._realign()
             return call(*arguments)
         except OSError as error:
             raise MotorBusError(f"{what}: the port is gone: {error}") from error
@@ -196,10 +208,12 @@ class DynamixelBus:
         failed = {}
         for motor in self._ids:
             try:
+                self._realign()
                 result, _ = self._packets.write1ByteTxRx(self._port, motor, TORQUE_ADDRESS, int(on))
             except OSError as error:  # the others may still hear it
                 failed[motor] = str(error)
                 continue
+            self._half_sent = self._half_sent or result == self._sdk.COMM_TX_FAIL
             if result != self._sdk.COMM_SUCCESS:
                 failed[motor] = self._packets.getTxRxResult(result)
         if failed:
