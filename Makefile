@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: lerobot-check help setup demo test test-slow check bench bench-peers bench-reverb soak
+.PHONY: lerobot-check rerun-check help setup demo test test-slow check bench bench-peers bench-reverb soak
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,11 @@ lerobot-check: $(STAMP) ## the real lerobot, in an environment of its own (1.5 G
 	.venv-lerobot/bin/pip install --disable-pip-version-check -q --no-deps $(LEROBOT)
 	.venv-lerobot/bin/pip install --disable-pip-version-check -q $(LEROBOT_NEEDS)
 	@$(BIN)/pytest -m slow tests/test_fleet_exports.py
+
+rerun-check: $(STAMP) ## the real Rerun, in an environment of its own (790 MB), reads a flight recording
+	test -x .venv-rerun/bin/python || $(PYTHON) -m venv .venv-rerun
+	.venv-rerun/bin/pip install --disable-pip-version-check -q "rerun-sdk==0.41.*"
+	@$(BIN)/pytest -m slow tests/test_flight.py
 
 bench-reverb: ## Reverb's environment (1.2 GB), for `flexor bench fleet --peers`; it needs Python 3.11 or older
 	$(PYTHON) -m venv .venv-reverb

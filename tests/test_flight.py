@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ from robot.onboard.flight import FlightRecorder, Layout, make_ring, open_ring, t
 from robot.safety import STAGES, Fault, Mode
 
 INTERFACE = CONTRACT.bind(HAND)
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def messages(data):
@@ -147,6 +149,27 @@ def test_a_ring_keeps_the_newest_in_order(tmp_path, n, kept):
     assert open_ring(tmp_path / "ring").last()["time_ns"].tolist() == kept
 
 
+def test_a_row_that_is_seen_later_than_its_count_is_waited_for(tmp_path):
+    """As two processors may see it that do not order their stores."""
+    ring = make_ring(tmp_path / "a.ring", Layout.of(INTERFACE, 0.08))  # four periods
+    ring.records["robot_s"] = [1.0, 2.0, -1.0, -1.0]
+    ring.count[0] = 3  # the third is on its way
+
+    def pause(seconds):
+        assert seconds > 0.0
+        ring.records["robot_s"][2] = 3.0
+
+    assert ring.last(pause)["robot_s"].tolist() == [1.0, 2.0, 3.0]
+    ring.count[0], ring.records["robot_s"] = 4, [1.0, 2.0, 3.0, 4.0]
+    late = iter([0, 1])
+
+    def overwritten(seconds):  # while it is copied; its count comes last
+        if next(late):
+            ring.count[0] = 5
+
+    assert ring.last(overwritten)["robot_s"].tolist() == [3.0, 4.0]
+
+
 def test_what_is_no_ring_is_refused(tmp_path):
     path = tmp_path / "ring"
     make_ring(path, Layout.of(INTERFACE, 0.5))
@@ -250,3 +273,31 @@ def test_a_disk_that_is_full_for_a_while_costs_one_recording_and_not_the_watcher
     monkeypatch.setattr(flight, "write", write)
     flight.watch(ring, tmp_path, iter([b"fault\n", b"asked\n", b"goodbye\n"]), said.append)
     assert "lost" in said[0] and "No space left" in said[0] and "-asked.mcap" in said[1]
+
+
+@pytest.mark.slow
+def test_the_real_rerun_reads_a_recording(tmp_path):
+    rerun = ROOT / ".venv-rerun/bin/rerun"
+    if not rerun.exists():
+        pytest.skip("no .venv-rerun; do: make rerun-check")
+    ring = make_ring(tmp_path / "ring", Layout.of(INTERFACE, 0.5))
+    noted(ring, 20)
+    rows = ring.last()
+    for name in ("q_rad", "observation", "action", "asked_rad", "sent_rad"):
+        rows[name] = 0.5
+    rows["fault"][10:] = 0  # a fault begins
+    path = tmp_path / "flight.mcap"
+    path.write_bytes(to_mcap(ring.layout, rows, "fault"))
+    topics = {"/state", "/observation", "/action", "/target", "/controller", "/faults"}
+    assert {topic for topic, _, _ in messages(path.read_bytes())[0]} == topics
+
+    def said(*words):
+        done = subprocess.run([rerun, *words], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    said("mcap", "convert", path, "-o", tmp_path / "flight.rrd")
+    said("rrd", "verify", tmp_path / "flight.rrd")
+    assert said("rrd", "stats", tmp_path / "flight.rrd").strip()
+    listed = said("rrd", "print", tmp_path / "flight.rrd")
+    assert [topic for topic in topics if topic not in listed] == []

@@ -11,6 +11,8 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +36,7 @@ MODES, FAULTS = tuple(Mode), tuple(Fault)
 NO_FAULT = len(FAULTS)
 FAULT_LEVEL, FAULT_TEXT = 4, 200  # foxglove.Log's ERROR; bytes of a fault's text that are kept
 WRITING_S = 30.0
+SETTLING_S = 1e-3
 
 
 class FlightError(FlexorError):
@@ -102,11 +105,18 @@ class Ring:
     count: np.ndarray
     records: np.ndarray
 
-    def last(self) -> np.ndarray:
-        """The periods kept, oldest first; what was overwritten while we copied, or may have been, is left out."""
+    def last(self, pause: Callable[[float], None] = time.sleep) -> np.ndarray:
+        """The periods kept, oldest first; what was overwritten while we copied, or may have been, is left out.
+
+        Args:
+            pause: Sleeps. The two processes share memory without a lock, and Python cannot order its stores and loads: on ARM the
+                count may be seen before the row it counts. No store is on its way for so long.
+        """
         size = self.layout.periods
         before = int(self.count[0])
+        pause(SETTLING_S)
         copied = self.records.copy()
+        pause(SETTLING_S)
         after = int(self.count[0])
         return copied[[k % size for k in range(max(0, after - size + 1), before)]]
 
