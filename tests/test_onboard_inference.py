@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -316,7 +317,21 @@ def test_a_process_without_onnxruntime_runs_the_whole_loop(tmp_path):
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "decisions by c" in done.stdout
+    assert "decisions by c" in done.stdout and re.search(r"^period +compiled$", done.stdout, re.MULTILINE)
+
+
+def test_a_run_without_a_compiler_says_that_it_had_none(tmp_path):
+    write(tmp_path / "test_policy" / "v1", GOOD)
+    code = f"from robot.onboard import cli; cli.run({str(tmp_path / 'test_policy' / 'v1')!r}, backend='mock', seconds=0.3, realtime=False, flight_s=0.0)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PATH": str(tmp_path), "CC": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "in Python: the network is run by onnxruntime, not by generated C; no C compiler found" in done.stdout
 
 
 def test_a_damaged_library_in_the_cache_is_compiled_again(tmp_path):

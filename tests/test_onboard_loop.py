@@ -2,9 +2,11 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +20,7 @@ from robot.contract import Memory
 from robot.link import LinkClosedError
 from robot.mock import MockReach
 from robot.onboard import loop as loops
+from robot.onboard import realtime
 from robot.onboard.explore import ExplorationError, checked_std, log_density, sample
 from robot.onboard.inference import make_inference
 from robot.onboard.loop import ControlLoop, LoopConfig
@@ -548,3 +551,85 @@ def test_the_emergency_stop_is_a_file_that_stays_pressed(tmp_path):
     with emergency_stop() as pressed:
         os.kill(os.getpid(), signal.SIGUSR2)
         assert pressed()
+
+
+SPINS = """
+import sys
+from robot.onboard import realtime
+realtime.MAX_REALTIME_US, realtime.LAST_REALTIME_US = 100_000, 5_000_000
+try:
+    with realtime.realtime() as refused:
+        if any("SCHED_FIFO" in why for why in refused):
+            sys.exit("refused")
+        for _ in range(10**9):
+            pass
+except realtime.SpinningError as error:
+    print(error)
+"""
+
+
+def test_a_real_time_loop_that_spins_is_interrupted_by_name():
+    done = subprocess.run([sys.executable, "-c", SPINS], capture_output=True, text=True, timeout=60)
+    if done.stderr.strip() == "refused":
+        pytest.skip("no real-time priority allowed here")
+    assert done.returncode == 0 and "did not sleep once" in done.stdout, done.stderr
+
+
+def test_when_the_system_says_that_it_spins_the_loop_ends_in_damping(monkeypatch):
+    monkeypatch.setattr(realtime, "_lock_memory", lambda: "")
+    monkeypatch.setattr(realtime, "_fifo", lambda: "")
+    clock = FakeClock()
+    robot = Scripted(clock)
+    send = robot.send
+
+    def told(command):
+        send(command)
+        if len(robot.sent) == 20:
+            assert resource.getrlimit(resource.RLIMIT_RTTIME) == (500_000, 1_000_000)
+            os.kill(os.getpid(), signal.SIGXCPU)  # what RLIMIT_RTTIME does
+
+    robot.send = told
+    before = signal.getsignal(signal.SIGXCPU)
+    with pytest.raises(realtime.SpinningError):
+        ControlLoop(
+            robot,
+            INTERFACE,
+            make_inference(GOOD, "numpy"),
+            rng=np.random.default_rng(0),
+            config=LoopConfig(seconds=2.0, realtime=True),
+            clock=clock,
+        ).run()
+    assert len(robot.sent) == 21
+    at = np.clip(robot.states[-1].q_rad, HAND.lower_rad, HAND.upper_rad)
+    np.testing.assert_array_equal(robot.sent[-1], at)
+    assert signal.getsignal(signal.SIGXCPU) == before
+
+
+def test_a_spinning_run_leaves_its_recording(tmp_path):
+    folder = write(tmp_path / "models" / "test_policy" / "v1", GOOD)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            INTERRUPTED.replace("realtime=False", "realtime=True"),
+            str(folder),
+            str(tmp_path / "x"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(200):  # until its loop runs: before, the signal is the system's to handle
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), 16)
+        if caught >> (signal.SIGXCPU - 1) & 1:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGXCPU)
+    process.communicate(timeout=20)
+    assert process.returncode in (1, 3)  # an error, or a fault where it hit the network: never the signal itself
+    (path,) = tmp_path.glob("state/flexor/flight/*")
+    assert path.name.endswith(("-error.mcap", "-fault.mcap"))

@@ -1,6 +1,8 @@
 """The compiled control period is the one in Python: the same commands, faults, counts and recordings, and it allocates nothing."""
 
 import ctypes
+import os
+import signal
 import socket
 import threading
 import tracemalloc
@@ -19,6 +21,7 @@ from robot.experience import Chunk
 from robot.link import LinkBackend, LinkClosedError, TaskFeedback
 from robot.mock import MockBackend
 from robot.onboard import loop as loops
+from robot.onboard import realtime, tick_io
 from robot.onboard import tick as ticks
 from robot.onboard.compiled import CompiledInference
 from robot.onboard.filter import CompiledFilter
@@ -387,6 +390,62 @@ def test_the_emergency_stop_and_a_stop_are_heard_between_two_periods(patient):
     side = Side(HAND)
     report, sent, _ = run(contract, side=side, should_stop=lambda: len(side.sent) >= 30, seconds=60.0)
     assert report.fault is None and report.steps == 30
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """How often the interpreter came to wait for an answer."""
+    came, read = [], tick_io.OverLink.read
+
+    def counted(line):
+        came.append(1)
+        return read(line)
+
+    monkeypatch.setattr(tick_io.OverLink, "read", counted)
+    return came
+
+
+def test_where_only_signals_stop_a_run_the_interpreter_sleeps_through_it_and_hears_the_emergency_stop_at_once(
+    patient, reads
+):
+    side = Side(HAND)
+    side.on_step = lambda k: os.kill(os.getpid(), signal.SIGUSR2) if k == 30 else None
+    with realtime.stop_on_signals() as should_stop, realtime.emergency_stop() as estop:
+        report, sent, _ = run(
+            reach_contract(HAND, control_hz=HZ), side=side, estop=estop, should_stop=should_stop, seconds=60.0
+        )
+    assert report.fault is Fault.ESTOP and report.steps == 30 and len(sent) == 32
+    assert len(reads) == 1
+    side, _ = Side(HAND), reads.clear()
+    side.on_step = lambda k: os.kill(os.getpid(), signal.SIGTERM) if k == 30 else None
+    with realtime.stop_on_signals() as should_stop:
+        report, _, _ = run(reach_contract(HAND, control_hz=HZ), side=side, should_stop=should_stop, seconds=60.0)
+    assert report.fault is None and report.steps == 30 and len(reads) == 1
+
+
+def test_an_emergency_stop_with_a_file_is_asked_after_every_period(patient, reads, tmp_path):
+    side = Side(HAND)
+    side.on_step = lambda k: (tmp_path / "stop").touch() if k == 30 else None
+    with realtime.emergency_stop(tmp_path / "stop") as estop:
+        report, _, _ = run(reach_contract(HAND, control_hz=HZ), side=side, estop=estop, seconds=60.0)
+    assert report.fault is Fault.ESTOP and report.steps == 30 and len(reads) == 30
+
+
+def test_nobody_elses_way_to_hear_of_signals_is_taken():
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    assert signal.set_wakeup_fd(theirs.fileno()) == -1
+    try:
+        with realtime.woken_by_signals() as wake_fd:
+            assert wake_fd == -1
+        assert signal.set_wakeup_fd(-1) == theirs.fileno()
+    finally:
+        signal.set_wakeup_fd(-1)
+        ours.close()
+        theirs.close()
+    with realtime.woken_by_signals() as wake_fd:
+        assert wake_fd >= 0
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_a_robot_that_goes_away_is_said_so_and_what_was_done_is_counted(patient):

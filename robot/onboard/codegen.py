@@ -52,6 +52,8 @@ static inline float fx_max(float a, float b) { return a > b || a != a ? a : b; }
 static inline float fx_min(float a, float b) { return a < b || a != a ? a : b; }
 static inline float fx_elu(float x, float a) { return x < 0.0f ? a * (fx_exp(x) - 1.0f) : x; }
 
+/* Weights are read once, in order. Hardware prefetchers stop at the ends of pages, so the lines of a page later are asked for here. */
+#define AHEAD 1024
 #define GEMM(NAME, B) \\
 static void NAME(const float *restrict x, const float *restrict w, const float *restrict b, float *restrict y, int k, int n) { \\
     for (int j0 = 0; j0 < n; j0 += B, w += (long)k * B) { \\
@@ -59,6 +61,7 @@ static void NAME(const float *restrict x, const float *restrict w, const float *
         for (int j = 0; j < B; j++) acc[j] = b[j0 + j]; \\
         for (int i = 0; i < k; i++) { \\
             const float xi = x[i]; \\
+            for (int j = 0; j < B; j += 16) __builtin_prefetch(w + (long)i * B + j + AHEAD); \\
             for (int j = 0; j < B; j++) acc[j] += xi * w[(long)i * B + j]; \\
         } \\
         const int m = n - j0 < B ? n - j0 : B; \\

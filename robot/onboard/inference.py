@@ -104,7 +104,7 @@ BACKENDS: dict[str, Callable[[Artifact], Inference]] = {
     "numpy": NumpyInference,
 }
 AUTO_CALLS = 20  # of each backend, spaced
-AUTO_PAUSE_S = 0.005  # long enough for caches to go cold and the core to idle, as they do at the control rate
+AUTO_PAUSE_S = 0.02  # at most: slower than 50 Hz caches are as cold and cores as idle
 
 
 def choose(artifact: Artifact, pause: Callable[[float], None] = time.sleep) -> tuple[Inference, dict[str, float]]:
@@ -122,7 +122,7 @@ def choose(artifact: Artifact, pause: Callable[[float], None] = time.sleep) -> t
     times_us: dict[str, list[float]] = {policy.name: [] for policy in candidates}
     for _ in range(AUTO_CALLS):
         for policy in candidates:
-            pause(AUTO_PAUSE_S)
+            pause(min(artifact.contract.dt_s, AUTO_PAUSE_S))
             start = time.perf_counter()
             policy.act(observation)
             times_us[policy.name].append((time.perf_counter() - start) * 1e6)
@@ -130,6 +130,15 @@ def choose(artifact: Artifact, pause: Callable[[float], None] = time.sleep) -> t
     best = min(candidates, key=lambda policy: medians[policy.name])
     best.reset()
     return best, medians
+
+
+def why_no_c(artifact: Artifact) -> str:
+    """Why there is no generated C for this policy on this machine, "" where there is; "auto" does without and says nothing."""
+    try:
+        CompiledInference(artifact)
+    except (CodegenError, CompilerError, CompiledParityError) as error:
+        return str(error)
+    return ""
 
 
 def make_inference(artifact: Artifact, backend: str = "onnxruntime") -> Inference:

@@ -24,7 +24,7 @@ from robot.onboard.filter import CompiledFilter, TargetFilter, make_filter
 from robot.onboard.flight import FlightRecorder
 from robot.onboard.inference import Inference
 from robot.onboard.loop_report import LoopReport, Tally
-from robot.onboard.realtime import Clock, MonotonicClock, realtime
+from robot.onboard.realtime import Clock, MonotonicClock, by_signals_only, never, realtime, woken_by_signals
 from robot.onboard.recorder import Recorder
 from robot.onboard.robots import Robot
 from robot.onboard.tick import Tick
@@ -72,10 +72,6 @@ class Decision:
     filtered: safety.Filtered
 
 
-def never() -> bool:
-    return False
-
-
 def drop(chunk: Chunk) -> None:
     """Keep no experience."""
 
@@ -92,8 +88,8 @@ class ControlLoop:
         recorder: Takes the experience; None to keep none.
         on_chunk: Gets each chunk; must return fast.
         strangeness: Out-of-distribution score, None for none.
-        should_stop: Asked once per period.
-        estop: Asked once per period; wins over everything.
+        should_stop: Asked once per period, or after each signal where `by_signals_only`.
+        estop: The same; wins over everything.
         rearm: Asked once per period of DAMPING: an operator's word that the fault is gone. None to end after a fault.
         limiter: The filter; the fastest to be had here, made of the robot's limits, when None.
         flight: Keeps the last seconds, and is asked for a recording when a fault begins; not closed.
@@ -139,17 +135,20 @@ class ControlLoop:
         self._state_in_hand = True  # not where the compiled period was interrupted: what it saw last is nobody's
         self._noise, self._drawn = np.zeros(contract.action_size), False
         self._start_episode()
+        self.in_python = ""  # why the period is Python's, "" where it is compiled
         self._tick = self._compile()
 
     def _compile(self) -> Tick | None:
         """The compiled period, where all that it needs is there; the loop in Python does the same."""
         robot, policy, limiter = self._robot, self._inference, self._filter
-        if not (
-            isinstance(policy, CompiledInference)
-            and isinstance(limiter, CompiledFilter)
-            and isinstance(self._clock, MonotonicClock)
-            and self._config.paced
-        ):
+        if not isinstance(policy, CompiledInference):
+            self.in_python = f"the network is run by {policy.name}, not by generated C"
+            return None
+        if not isinstance(limiter, CompiledFilter):
+            self.in_python = "the safety filter is numpy's"
+            return None
+        if not (isinstance(self._clock, MonotonicClock) and self._config.paced):
+            self.in_python = "it does not follow the system's clock"
             return None
         try:
             return Tick(
@@ -167,7 +166,8 @@ class ControlLoop:
                 winding_ohm=self._winding_ohm,
                 late_answer=LATE_ANSWER,
             )
-        except (TickError, CompilerError):
+        except (TickError, CompilerError) as error:
+            self.in_python = str(error)
             return None
 
     @property
@@ -192,11 +192,11 @@ class ControlLoop:
             LinkError: The robot is gone. What was recorded has been handed on.
         """
         self._warm_up()
-        with realtime(self._config.realtime) as refused:
+        with realtime(self._config.realtime) as refused, woken_by_signals() as wake_fd:
             start_ns, start_cpu_s = self._clock.now_ns(), self._clock.cpu_s()
             self._fresh_ns = start_ns
             try:
-                self._periods(start_ns)
+                self._periods(start_ns, wake_fd)
             except BaseException:
                 with suppress(Exception):  # the first error is the one to tell
                     self._robot.send(Command(target_rad=self._damping_target()))
@@ -221,10 +221,12 @@ class ControlLoop:
             self._filter(self._sent_rad, self._sent_rad, self._sent_rad, 0.0 * self._sent_rad)
         self._inference.reset()
 
-    def _periods(self, start_ns: int) -> None:
+    def _periods(self, start_ns: int, wake_fd: int) -> None:
         config, clock, tally = self._config, self._clock, self._tally
         end_ns = None if config.seconds is None else start_ns + round(config.seconds * 1e9)
         deadline_ns, now_ns, damped = start_ns, start_ns, 0
+        if self._tick is not None:
+            self._tick.run_on(wake_fd if by_signals_only(self._should_stop, self._estop) else -1, end_ns)
         while damped < DAMPING_PERIODS or self._rearm is not None:
             if (end_ns is not None and now_ns >= end_ns) or tally.episodes == config.episodes:
                 return
@@ -282,6 +284,9 @@ class ControlLoop:
                 code = tick.read(deadline_ns + self._period_ns)
                 deadline_ns = record.deadline_ns
                 if code:
+                    break
+                if record.unanswered:
+                    done = False
                     break
                 self._pressed = self._estop()
                 if self._pressed or self._should_stop() or (end_ns is not None and record.ready_ns >= end_ns):

@@ -6,11 +6,14 @@ import gc
 import os
 import resource
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import ExitStack, contextmanager, suppress
+from typing import NoReturn, Protocol
+
+from robot.errors import FlexorError
 
 CLOCK_MONOTONIC, TIMER_ABSTIME = 1, 1  # linux/time.h
 MCL_CURRENT, MCL_FUTURE = 1, 2  # bits/mman-linux.h
@@ -19,7 +22,12 @@ FIFO_PRIORITY = 40
 MAX_REALTIME_US = (
     500_000  # a real-time loop that spins this long without sleeping is stopped: it would lock a small board
 )
+LAST_REALTIME_US = 2 * MAX_REALTIME_US  # one that does not even return from native code then is killed
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class SpinningError(FlexorError):
+    """A loop with real-time priority that does not sleep any more."""
 
 
 class _Timespec(ctypes.Structure):
@@ -76,6 +84,35 @@ def _fifo() -> str:
     return ""
 
 
+def _spinning(_number: int, _frame: object) -> NoReturn:
+    raise SpinningError(
+        f"the control loop ran for {1e-6 * MAX_REALTIME_US:g} s with real-time priority and did not sleep once"
+    )
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Real-time priority that cannot lock a small board: who spins gets `SpinningError`, which ends the loop as any error does; who
+    hangs in native code, or outside the main thread, where signals cannot be caught, is killed by the system. Where raising limits is
+    not permitted they stay with this process and its children, and bind only what has real-time priority.
+    """
+    if not hasattr(resource, "RLIMIT_RTTIME"):  # Linux has it
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
+    last = LAST_REALTIME_US if hard == resource.RLIM_INFINITY else min(hard, LAST_REALTIME_US)
+    resource.setrlimit(resource.RLIMIT_RTTIME, (min(MAX_REALTIME_US, last), last))
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGXCPU, _spinning) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGXCPU, before)
+        with suppress(ValueError):  # see above; the next loop of this process sets the same
+            resource.setrlimit(resource.RLIMIT_RTTIME, (soft, hard))
+
+
 @contextmanager
 def realtime(wanted: bool = True) -> Iterator[list[str]]:
     """Prepare this process for a control loop, and undo it afterwards. Warm everything up before entering.
@@ -92,12 +129,11 @@ def realtime(wanted: bool = True) -> Iterator[list[str]]:
     gc.disable()
     refused: list[str] = []
     scheduler = None
-    limits = resource.getrlimit(resource.RLIMIT_RTTIME) if hasattr(resource, "RLIMIT_RTTIME") else None
+    bounds = ExitStack()
     try:
         if wanted and hasattr(_libc, "mlockall") and hasattr(os, "sched_setscheduler"):
             scheduler = os.sched_getscheduler(0), os.sched_getparam(0)
-            if limits is not None:
-                resource.setrlimit(resource.RLIMIT_RTTIME, (MAX_REALTIME_US, limits[1]))
+            bounds.enter_context(_bounded())
             refused = [why for why in (_lock_memory(), _fifo()) if why]
             _libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # the kernel may else wake us 50 us late to save power
         elif wanted:
@@ -108,8 +144,7 @@ def realtime(wanted: bool = True) -> Iterator[list[str]]:
             _libc.munlockall()
             os.sched_setscheduler(0, *scheduler)
             _libc.prctl(PR_SET_TIMERSLACK, 0, 0, 0, 0)
-            if limits is not None:
-                resource.setrlimit(resource.RLIMIT_RTTIME, limits)
+        bounds.close()
         gc.unfreeze()
         if collecting:
             gc.enable()
@@ -128,6 +163,50 @@ def on_request(ask: Callable[[str], None]) -> Iterator[None]:
         signal.signal(signal.SIGUSR1, before)
 
 
+def never() -> bool:
+    return False
+
+
+class Came:
+    """Whether a signal came that asks for a stop."""
+
+    by_signals_only = True
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def __call__(self) -> bool:
+        return bool(self.numbers)
+
+
+def by_signals_only(*questions: Callable[[], bool]) -> bool:
+    """Whether no answer to any of these changes unless a signal handler of this process has run: they need not be asked before one has."""
+    return all(ask is never or getattr(ask, "by_signals_only", False) for ask in questions)
+
+
+@contextmanager
+def woken_by_signals() -> Iterator[int]:
+    """A socket that gets a byte as soon as a signal comes that Python has a handler for, so that native code can look for it.
+
+    Yields:
+        Its file descriptor; -1 outside the main thread, and where somebody else (asyncio) has the interpreter's only one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield -1
+        return
+    ours, pythons = socket.socketpair()
+    with ours, pythons:
+        pythons.setblocking(False)
+        before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+        try:
+            if before != -1:
+                signal.set_wakeup_fd(before)
+            yield ours.fileno() if before == -1 else -1
+        finally:
+            if before == -1:
+                signal.set_wakeup_fd(-1)
+
+
 class EmergencyStop:
     """The emergency stop of a process: pressed by SIGUSR2, or by a file. Once pressed it stays so.
 
@@ -138,6 +217,11 @@ class EmergencyStop:
 
     def __init__(self, path: os.PathLike[str] | None = None) -> None:
         self._path, self.pressed = None if path is None else os.fspath(path), False
+
+    @property
+    def by_signals_only(self) -> bool:
+        """Whether nothing but a signal presses it; `press` is then called by a signal handler only."""
+        return self._path is None
 
     def press(self) -> None:
         self.pressed = True
@@ -177,20 +261,20 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
         Whether one came. Outside the main thread, where signals cannot be caught, it stays False.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield never
         return
-    came: list[int] = []
+    came = Came()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _frame: object) -> None:
-        if came and number == signal.SIGINT:
+        if came() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        came.append(number)
+        came.numbers.append(number)
 
     for number in before:
         signal.signal(number, note)
     try:
-        yield lambda: bool(came)
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

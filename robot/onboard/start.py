@@ -15,11 +15,11 @@ from robot.onboard.admission import Admission, admit, fits
 from robot.onboard.artifact import Artifact
 from robot.onboard.filter import make_filter
 from robot.onboard.flight import FlightRecorder
-from robot.onboard.inference import Inference, make_inference
-from robot.onboard.loop import ControlLoop, LoopConfig, never
+from robot.onboard.inference import Inference, make_inference, why_no_c
+from robot.onboard.loop import ControlLoop, LoopConfig
 from robot.onboard.loop_report import LoopReport
 from robot.onboard.meter import Measured, metering
-from robot.onboard.realtime import on_request
+from robot.onboard.realtime import never, on_request
 from robot.onboard.robots import Robot
 
 BACKENDS = (*simulator.ENGINES, "hardware")
@@ -34,6 +34,7 @@ class Run:
         decision: Energy of one decision of this computer.
         motors: Heat in the motor windings over the run.
         ledger: All of it, per run, decision and task.
+        in_python: Why the control period was Python's, "" where it was compiled.
     """
 
     admission: Admission
@@ -42,6 +43,7 @@ class Run:
     decision: energy.Energy
     motors: energy.Energy
     ledger: energy.Ledger
+    in_python: str
 
 
 def strangeness(artifact: Artifact) -> safety.Strangeness | None:
@@ -158,6 +160,7 @@ def drive(
     motors = energy.Energy(
         low_j=report.copper_j, high_j=report.copper_j, source="modelled: i^2 R of the currents the robot reports"
     )
+    missed = why_no_c(artifact) if inference == "auto" and policy.name != "c" else ""
     decisions = max(report.steps, 1)
     computer = energy.Energy(
         low_j=decision.low_j * decisions, high_j=decision.high_j * decisions, source=decision.source
@@ -175,6 +178,7 @@ def drive(
             decisions=decisions,
             tasks=report.episodes,
         ),
+        in_python="; ".join(filter(None, (loop.in_python, missed))),
     )
 
 

@@ -1,5 +1,5 @@
-/* Two thirds of a control period without the interpreter: wait for the deadline and read the robot's answer (`tick_read`), then
-   observe, decide, filter, command (`tick_decide`). The same arithmetic as `robot.contract`, `robot.safety` and
+/* Control periods without the interpreter: observe, decide, filter, command (`tick_decide`), then wait for the deadline, read the
+   robot's answer, and so on until somebody has to be asked (`tick_run`). The same arithmetic as `robot.contract`, `robot.safety` and
    `robot.onboard.loop`, which a test holds it to; where anything is out of the ordinary it sends nothing, says so, and the loop in
    Python takes the same state from there. The network and the filter are libraries of their own, called through pointers.
    A robot that only Python can talk to (a motor bus) has fd -1: Python then reads and sends, between `tick_wait` and
@@ -27,6 +27,8 @@ struct tick {
     int64_t fd, timeout_ms, patience_ms, frame_room, frame_size, head_size, flags_at, time_at, reward_at, rewards, out_size, out_at;
     uint8_t *frame, *out;
     const uint8_t *head;
+    /* until when periods follow each other in here: a byte in wake_fd (-1: after each), the run's end, a state that C does not answer */
+    int64_t wake_fd, end_ns, unanswered;
     /* observation: values is the state's numbers, then tips, gravity, phases, previous action */
     int64_t numbers, joints, tips, depth, elements, histories, phases, started;
     int64_t q_at, qd_at, target_at, current_at, currents, temperature_at, temperatures, force_at, forces;
@@ -163,7 +165,7 @@ void tick_account(struct tick *t, double time_s, int64_t success) {
 }
 
 /* Wait for the deadline, read the answer from the link and account for the step it ends. */
-int64_t tick_read(struct tick *t) {
+static int64_t read_answer(struct tick *t) {
     tick_wait(t);
     uint32_t size;
     int code = take(t, (uint8_t *)&size, sizeof size, t->patience_ms);
@@ -353,6 +355,27 @@ int64_t tick_decide(struct tick *t) {
     }
     tick_sent(t);
     return DONE;
+}
+
+/* Whether the interpreter has to be asked before the state in hand is answered. Python's own signal handler writes to wake_fd at once. */
+static int to_be_asked(const struct tick *t) {
+    char signals[16];
+    if (t->wake_fd < 0 || recv((int)t->wake_fd, signals, sizeof signals, MSG_DONTWAIT) > 0) return 1;
+    return t->ready_ns >= t->end_ns || (t->row_room && t->row_count >= t->row_room);
+}
+
+/* Wait for the deadline and read the answer, then decide and so on: until somebody has to be asked, or something is out of the ordinary. */
+int64_t tick_run(struct tick *t) {
+    t->unanswered = 0;
+    for (;;) {
+        const int64_t code = read_answer(t);
+        if (code || to_be_asked(t)) return code;
+        if (tick_decide(t)) {
+            t->unanswered = 1;
+            return DONE;
+        }
+        t->deadline_ns += t->period_ns;
+    }
 }
 
 /* What a bare sleeper sees of this machine: `count` deadlines, how late it was woken at each [ns]. The floor under every loop here. */

@@ -1,7 +1,8 @@
 """The control period in C (`tick.c`): what the loop in Python does when all is in order, without it.
 
-Two calls per period: `read` sleeps until the deadline, takes in the robot's answer and accounts for the step; `decide` observes,
-runs the compiled network, commands through the compiled filter, and sends. Between them the interpreter asks for stops. Where
+`decide` observes, runs the compiled network, commands through the compiled filter, and sends; `read` sleeps until the deadline,
+takes in the robot's answer and accounts for the step. Between them the interpreter asks for stops. Where only signals can stop the
+run, `read` goes on by itself, period after period, until a signal comes: waking the interpreter costs more than all the rest. Where
 anything is out of the ordinary (end of an episode, a fault, a stranger's message) nothing was sent, and the loop in Python takes
 the same state from there: it has the words for it. Behind a link nothing is allocated in either call; a robot that only Python can
 talk to (`robot.onboard.tick_io`) allocates what its own state does.
@@ -26,6 +27,7 @@ from robot.onboard.tick_io import Line, OverLink, ThroughPython
 from robot.onboard.tick_record import DONE, Keeper, Record, TickError, load_library
 from robot.state import RobotState, wrong_sizes
 
+FOR_EVER_NS = 2**63 - 1
 RINGS = ("latency", "inference", "lateness")
 # Where each observation term's numbers are, and what is taken from them: names of RobotState, or of what is computed.
 SOURCES: dict[str, tuple[str, str]] = {
@@ -102,6 +104,7 @@ class Tick:
         t.late_ns = round(late_answer * t.period_ns)
         t.late_age_s = safety.LATE_PERIODS * contract.dt_s
         t.stale_age_s = safety.STALE_PERIODS * contract.dt_s
+        self.run_on(-1, None)
         self._place_numbers()
         self._observe(interface)
         self._command(interface, policy, limiter)
@@ -267,10 +270,22 @@ class Tick:
         if self._recorder is not None:
             t.row_count, t.row_start_ns = self._recorder.count, self._recorder.start_ns
 
-    def read(self, deadline_ns: int) -> int:
-        """Wait for the deadline and take in the answer: DONE, or what else there is.
+    def run_on(self, wake_fd: int, end_ns: int | None) -> None:
+        """How far `read` goes by itself.
 
-        `record` then says: `deadline_ns`, the deadline that was met, and `ready_ns`, since when the state is there.
+        Args:
+            wake_fd: Socket in which a byte says that a signal came; -1 to come back after each period.
+            end_ns: Come back with the first state at or after this time, None for no end.
+        """
+        self.record.wake_fd = wake_fd if self._noise is None else -1  # the interpreter draws the noise
+        self.record.end_ns = FOR_EVER_NS if end_ns is None else end_ns
+
+    def read(self, deadline_ns: int) -> int:
+        """Wait for the deadline and take in the answer: DONE, or what else there is. After `run_on`, decide and go on until somebody has
+        to be asked.
+
+        `record` then says: `deadline_ns`, the deadline that was met, `ready_ns`, since when the state is there, and `unanswered`,
+        whether `decide` was tried on it and sent nothing.
         """
         self.record.deadline_ns = deadline_ns
         return self._line.read()

@@ -57,7 +57,9 @@ class Line(Protocol):
         ...
 
     def read(self) -> int:
-        """Wait for the record's deadline, take in the answer, account for it; DONE, or what else there is."""
+        """Wait for the record's deadline, take in the answer, account for it; DONE, or what else there is. Where the record's `wake_fd`
+        allows it, decide and go on, as long as nobody has to be asked; `unanswered` then says that C would not decide.
+        """
         ...
 
     def state(self, code: int) -> RobotState | None:
@@ -102,10 +104,11 @@ class OverLink:
         return self._library.tick_decide(self._at)
 
     def read(self) -> int:
-        code = self._library.tick_read(self._at)
+        steps = self._record.steps
+        code = self._library.tick_run(self._at)
         if code == SILENT:
             self._robot.sent_elsewhere()
-        self._heard = self._heard or code == DONE
+        self._heard = self._heard or self._record.steps > steps
         return code
 
     def state(self, code: int) -> RobotState | None:

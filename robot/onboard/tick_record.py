@@ -36,6 +36,7 @@ class Record(ctypes.Structure):
             "fd timeout_ms patience_ms frame_room frame_size head_size flags_at time_at reward_at rewards out_size out_at",
         ),
         *_fields(_p, "frame out head"),
+        *_fields(_i, "wake_fd end_ns unanswered"),
         *_fields(_i, "numbers joints tips depth elements histories phases started"),
         *_fields(_i, "q_at qd_at target_at current_at currents temperature_at temperatures force_at forces"),
         *_fields(_i, "quat_at gravity_at tips_at phase_at action_at"),
@@ -77,7 +78,7 @@ def load_library() -> ctypes.CDLL:
     record = ctypes.c_void_p
     for name, arguments, result in (
         ("tick_size", (), _i),
-        ("tick_read", (record,), _i),
+        ("tick_run", (record,), _i),
         ("tick_decide", (record,), _i),
         ("tick_wait", (record,), None),
         ("tick_sent", (record,), None),
