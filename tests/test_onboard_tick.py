@@ -417,6 +417,11 @@ def test_where_only_signals_stop_a_run_the_interpreter_sleeps_through_it_and_hea
     assert report.fault is Fault.ESTOP and report.steps == 30 and len(sent) == 32
     assert len(reads) == 1
     side, _ = Side(HAND), reads.clear()
+    with realtime.emergency_stop() as estop:  # another thread may press it
+        side.on_step = lambda k: estop.press() if k == 30 else None
+        report, _, _ = run(reach_contract(HAND, control_hz=HZ), side=side, estop=estop, seconds=60.0)
+    assert report.fault is Fault.ESTOP and report.steps == 30 and len(reads) == 1
+    side, _ = Side(HAND), reads.clear()
     side.on_step = lambda k: os.kill(os.getpid(), signal.SIGTERM) if k == 30 else None
     with realtime.stop_on_signals() as should_stop:
         report, _, _ = run(reach_contract(HAND, control_hz=HZ), side=side, should_stop=should_stop, seconds=60.0)

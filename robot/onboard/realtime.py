@@ -218,13 +218,13 @@ class EmergencyStop:
     def __init__(self, path: os.PathLike[str] | None = None) -> None:
         self._path, self.pressed = None if path is None else os.fspath(path), False
 
-    @property
-    def by_signals_only(self) -> bool:
-        """Whether nothing but a signal presses it; `press` is then called by a signal handler only."""
-        return self._path is None
+    by_signals_only = False  # whether SIGUSR2 presses it, and no file does
 
     def press(self) -> None:
+        """From any thread."""
         self.pressed = True
+        if self.by_signals_only and threading.current_thread() is not threading.main_thread():
+            os.kill(os.getpid(), signal.SIGUSR2)  # wakes a loop that asks after signals only
 
     def __call__(self) -> bool:
         """Whether it is pressed; asked once per period."""
@@ -247,9 +247,11 @@ def emergency_stop(path: os.PathLike[str] | None = None) -> Iterator[EmergencySt
         yield stop
         return
     before = signal.signal(signal.SIGUSR2, lambda _number, _frame: stop.press())
+    stop.by_signals_only = path is None
     try:
         yield stop
     finally:
+        stop.by_signals_only = False
         signal.signal(signal.SIGUSR2, before)
 
 
