@@ -17,7 +17,9 @@ from test_onboard_loop import FakeClock, Scripted, loop, nan_in_joint
 
 from robot.mock import MockReach
 from robot.onboard import flight, mcap
-from robot.onboard.flight import FlightRecorder, Layout, make_ring, open_ring, to_mcap
+from robot.onboard.flight import FlightRecorder
+from robot.onboard.flight_log import to_mcap
+from robot.onboard.flight_ring import FlightError, Layout, make_ring, open_ring
 from robot.safety import STAGES, Fault, Mode
 
 INTERFACE = CONTRACT.bind(HAND)
@@ -176,7 +178,7 @@ def test_what_is_no_ring_is_refused(tmp_path):
     good = path.read_bytes()
     for bad in (b"", b"x" + good[1:], good[:-1], good[:20] + b"\xff" + good[21:]):
         path.write_bytes(bad)
-        with pytest.raises(flight.FlightError):
+        with pytest.raises(FlightError):
             open_ring(path)
 
 
@@ -240,7 +242,7 @@ def belongs(path, pid):
 
 
 def test_where_there_is_no_room_for_a_ring_the_next_folder_has_it_or_it_is_said(tmp_path, monkeypatch):
-    layout = flight.Layout.of(INTERFACE, 1.0)
+    layout = Layout.of(INTERFACE, 1.0)
     full = tmp_path / "full"
     full.mkdir()
     right = os.posix_fallocate
@@ -253,15 +255,15 @@ def test_where_there_is_no_room_for_a_ring_the_next_folder_has_it_or_it_is_said(
     monkeypatch.setattr(os, "posix_fallocate", fallocate)
     path, ring = flight._somewhere((full, tmp_path), layout)
     assert path.parent == tmp_path and int(ring.count[0]) == 0
-    with pytest.raises(flight.FlightError, match=r"no room .* No space left"):
+    with pytest.raises(FlightError, match=r"no room .* No space left"):
         flight._somewhere((full,), layout)
     assert list(full.iterdir()) == []
 
 
 def test_a_disk_that_is_full_for_a_while_costs_one_recording_and_not_the_watcher(tmp_path, monkeypatch):
-    layout = flight.Layout.of(INTERFACE, 1.0)
+    layout = Layout.of(INTERFACE, 1.0)
     ring = tmp_path / "a.ring"
-    flight.make_ring(ring, layout)
+    make_ring(ring, layout)
     right, said, calls = flight.write, [], []
 
     def write(*arguments):

@@ -256,7 +256,7 @@ static void fill(uint8_t *row, const double *from, int64_t size, int64_t room) {
     for (int64_t i = 0; i < room; i++) memcpy(row + 8 * i, size ? from + i : &nothing, 8);
 }
 
-/* One period into the flight recorder: the fields of `robot.onboard.flight.Layout.dtype` in their order. */
+/* One period into the flight recorder: the fields of `robot.onboard.flight_ring.Layout.dtype` in their order. */
 static void fly(struct tick *t, const double *target) {
     uint8_t *row = t->flight + (int64_t)(*t->flight_count % (uint64_t)t->flight_room) * t->flight_item;
     const int64_t *at = t->flight_at, utc_ns = now_ns(CLOCK_REALTIME);

@@ -19,7 +19,8 @@ from robot.link_wire import ARRAYS
 from robot.onboard.compiled import CompiledInference
 from robot.onboard.explore import log_density
 from robot.onboard.filter import CompiledFilter
-from robot.onboard.flight import MODES, NO_FAULT, FlightRecorder
+from robot.onboard.flight import FlightRecorder
+from robot.onboard.flight_ring import MODES, NO_FAULT
 from robot.onboard.loop_report import Tally
 from robot.onboard.recorder import Recorder
 from robot.onboard.robots import Robot
