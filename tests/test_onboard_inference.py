@@ -234,6 +234,22 @@ def test_c_does_not_depend_on_the_weights_and_is_compiled_once(tmp_path):
     assert compiled.build(one.c + "\n", tmp_path / "c") != library
 
 
+def test_weights_lie_in_huge_pages_where_the_system_has_them():
+    offered = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not offered.exists() or "[never]" in offered.read_text():
+        pytest.skip("this system has no huge pages")
+    policy = compiled.CompiledInference(GOOD)
+    _, weights, tensors = policy.pointers
+    assert weights % compiled.HUGE_PAGE == 0 and tensors % 64 == 0
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    spans = (
+        (line, [int(end, 16) for end in line.split()[0].split("-")]) for line in lines if re.match("[0-9a-f]+-", line)
+    )
+    next(line for line, (low, high) in spans if low <= weights and tensors < high)
+    flags = next(line for line in lines if line.startswith("VmFlags"))
+    assert "hg" in flags.split()
+
+
 def test_compiled_code_that_gives_other_answers_is_not_used(monkeypatch):
     right = codegen.generate
     monkeypatch.setattr(compiled, "generate", lambda file: replace(right(file), weights=right(file).weights * 1.001))

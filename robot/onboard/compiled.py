@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import mmap
 import os
 import platform
 import shutil
@@ -9,6 +10,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy as np
 from robot.artifacts import ACTIONS, JOINT_TARGETS, OBSERVATION, STATE_IN, STATE_OUT
 from robot.errors import FlexorError
 from robot.onboard.artifact import Artifact
-from robot.onboard.codegen import Generated, generate
+from robot.onboard.codegen import ALIGN, Generated, generate
 from robot.onboard.operators import evaluate
 from robot.onboard.rehearsal import random_observations
 
@@ -25,6 +27,7 @@ FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-
 COMPILE_TIMEOUT_S = 60.0
 PARITY = 1e-5  # relative above one
 PARITY_SAMPLES = 64
+HUGE_PAGE = 1 << 21  # bytes; x86-64's and ARM64's, where there are any
 
 
 class CompilerError(FlexorError):
@@ -167,7 +170,7 @@ class CompiledInference:
         self._library = load(generated.c, folder)
         self._call = self._library.act
         self._call.argtypes, self._call.restype = (ctypes.c_void_p, ctypes.c_void_p), None
-        self._weights, self._io = _aligned(generated.weights), _aligned(np.zeros(generated.io_size, dtype=np.float32))
+        self._weights, self._io = _together(generated.weights, generated.io_size)
         self._w, self._at = self._weights.ctypes.data, self._io.ctypes.data
         # Buffers, shared with compiled code that calls the same function (`tick.c`).
         self.observation, self.actions = self._view(generated, OBSERVATION), self._view(generated, ACTIONS)
@@ -197,12 +200,22 @@ class CompiledInference:
         return self.actions.copy(), self._targets.copy()
 
 
-def _aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that starts on a cache line."""
-    room = np.zeros(array.size + 16, dtype=np.float32)
-    start = (-room.ctypes.data // 4) % 16
-    room[start : start + array.size] = array
-    return room[start : start + array.size]
+def _together(weights: np.ndarray, io_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A copy of the weights, and zeros for the tensors after them, in huge pages where the system has them.
+
+    A core that slept has forgotten where pages are; a megabyte of weights in pages of 4 KiB is then looked up 256 times, from cold
+    memory, which takes as long as reading it.
+    """
+    start = -(-weights.size // ALIGN) * ALIGN
+    size = -(-4 * (start + io_size) // HUGE_PAGE) * HUGE_PAGE
+    memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    room = np.frombuffer(memory, dtype=np.float32)
+    room = room[(-room.ctypes.data % HUGE_PAGE) // 4 :]
+    room[: weights.size] = weights
+    return room[: weights.size], room[start : start + io_size]
 
 
 def check_parity(policy: CompiledInference, artifact: Artifact) -> float:
