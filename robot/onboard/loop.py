@@ -19,6 +19,7 @@ from robot.energy import copper_w, winding_ohm
 from robot.errors import NotFiniteError
 from robot.experience import Chunk
 from robot.onboard.compiled import CompiledInference, CompilerError
+from robot.onboard.deadlines import Deadlines
 from robot.onboard.explore import checked_std, sample
 from robot.onboard.filter import CompiledFilter, TargetFilter, make_filter
 from robot.onboard.flight import FlightRecorder
@@ -131,7 +132,8 @@ class ControlLoop:
         self._winding_ohm = winding_ohm(robot.model)
         self._tally = Tally.of(0 if config.seconds is None else round(config.seconds * contract.control_hz))
         self._watch, self._fault_text, self._strange_in_a_row = safety.Watch(), "", 0
-        self._sent_ns, self._woken_ns, self._pressed, self._stopping = 0, 0, False, False
+        self._deadlines = Deadlines(self._clock, self._period_ns, self._tally)
+        self._sent_ns, self._pressed, self._stopping = 0, False, False
         self._state_in_hand = True  # not where the compiled period was interrupted: what it saw last is nobody's
         self._noise, self._drawn = np.zeros(contract.action_size), False
         self._start_episode()
@@ -245,11 +247,11 @@ class ControlLoop:
                 if damping and self._rearm is not None and self._rearm() and not self._estop():
                     self._take_over()
                 if config.paced:
-                    deadline_ns = self._wait(deadline_ns + self._period_ns)
+                    deadline_ns = self._deadlines.wait(deadline_ns + self._period_ns)
                 self._answer(decision)
                 now_ns = clock.now_ns()
                 if config.paced and now_ns > deadline_ns + LATE_ANSWER * self._period_ns:
-                    deadline_ns = self._skip(deadline_ns, now_ns)
+                    deadline_ns = self._deadlines.skip(deadline_ns, now_ns)
                     now_ns = clock.now_ns()
             if self._robot.feedback.over and self._watch.mode is Mode.POLICY:
                 self._next_episode()
@@ -298,7 +300,7 @@ class ControlLoop:
                 self._watch = safety.advance(self._watch, fault=None)
                 self._memory, self._sent_rad = tick.unload(self._memory.goal)
                 self._state_in_hand = False
-        self._woken_ns = record.woken_ns
+        self._deadlines.woken_ns = record.woken_ns
         if decided:
             self._state = tick.state(code) or self._state
             if code != SILENT:
@@ -307,7 +309,7 @@ class ControlLoop:
                 self._state, self._state_in_hand = self._robot.receive(), True
             else:  # the state in hand is to be answered, by what its age says
                 now_ns = self._clock.now_ns()
-                return self._skip(deadline_ns, now_ns), now_ns, False
+                return self._deadlines.skip(deadline_ns, now_ns), now_ns, False
             if self._interface.contract.goal:
                 self._memory = replace(self._memory, goal=self._robot.feedback.goal)
         if code:
@@ -315,7 +317,7 @@ class ControlLoop:
             self._record(tick.observation, tick.chosen, tick.log_prob, before_s)
             record.ready_ns = self._clock.now_ns()
             if record.ready_ns > deadline_ns + LATE_ANSWER * self._period_ns:
-                deadline_ns = self._skip(deadline_ns, record.ready_ns)
+                deadline_ns = self._deadlines.skip(deadline_ns, record.ready_ns)
                 record.ready_ns = self._clock.now_ns()
         return deadline_ns, record.ready_ns, done
 
@@ -355,29 +357,6 @@ class ControlLoop:
         self._blended = 0
         self._memory = self._interface.memory(self._memory.goal)
         self._inference.reset()
-
-    def _wait(self, deadline_ns: int) -> int:
-        """Sleep until the next deadline that can still be met, and say which one that was."""
-        now_ns = self._clock.now_ns()
-        if now_ns > deadline_ns:  # deciding took too long
-            skipped = (now_ns - deadline_ns) // self._period_ns + 1
-            self._tally.missed += skipped
-            deadline_ns += skipped * self._period_ns
-        self._clock.sleep_until(deadline_ns)
-        self._woken_ns = self._clock.now_ns()
-        self._tally.lateness.add(max(0, self._woken_ns - deadline_ns))
-        return deadline_ns
-
-    def _skip(self, deadline_ns: int, now_ns: int) -> int:
-        """Too late for this period, because we were woken too late or because the answer came too late: on to the next deadline."""
-        skipped = (now_ns - deadline_ns) // self._period_ns + 1
-        self._tally.missed += skipped
-        if self._woken_ns - deadline_ns > now_ns - self._woken_ns:  # who took longer
-            self._tally.missed_by_system += skipped
-        else:
-            self._tally.missed_by_robot += skipped
-        self._clock.sleep_until(deadline_ns + skipped * self._period_ns)
-        return deadline_ns + skipped * self._period_ns
 
     def _period(self, ready_ns: int) -> Decision | None:
         """Decide and command; gives what the policy decided, None where it was not heard."""
