@@ -123,6 +123,7 @@ def test_a_bare_sleeper_says_what_the_machine_does():
 
 def test_the_whole_loop_is_measured_in_a_process_of_its_own():
     cost = bench.in_process("gru", "loop", 50.0, 0.5)
-    assert cost.deadlines == 25 and cost.p50_us > 0.0 and 0.0 < cost.cpu_share < 1.0
+    assert cost.deadlines - cost.missed <= 25 <= cost.deadlines  # a busy machine may wake it after the end
+    assert cost.p50_us > 0.0 and 0.0 < cost.cpu_share < 1.0
     with pytest.raises(BenchError, match="unknown mode 'lop'"):
         bench.in_process("gru", "lop", 50.0, 0.5)
