@@ -8,6 +8,7 @@ metrics before key frames before steps and never events, and every drop leaves a
 Not thread-safe: one thread owns it.
 """
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,10 +22,12 @@ from fleet.entries import Entry, behind, compacted, lock_folder
 from fleet.errors import RecordError, RecordTooLargeError, SegmentError, StoreSuspectError
 from fleet.messages import Tombstone
 from fleet.segment import MAX_RECORD_BYTES, HeadInfo, Record, encode_info, encode_record, head_of, roll, survey, walk
-from fleet.wire import EVENTS, STREAMS, TOMBSTONE
+from fleet.wire import EVENTS, STREAMS, TOMBSTONE, Payload
 
 DROP_ORDER = sorted((s for s in STREAMS.values() if s != EVENTS), reverse=True)  # debug first, steps last, events never
 EVENT_RESERVE = 1.1  # events may go this far over the limit
+DRAFT = ".next"  # instead of .seg: a file of an epoch that has not begun
+HEAD_BYTES = 64 << 10  # more than a head can take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,16 +149,17 @@ class Spool:
             RecordError: The disk does not hold what was written; `damaged` turns it into a declared loss.
         """
         path = self._path(entry.segment)
-        with path.open("rb") as file:
-            file.seek(entry.start)
-            raw = file.read(entry.payload_start - entry.start + entry.payload_bytes)
+        try:
+            raw = _bytes_of(path, entry)
+        except OSError as error:
+            raise RecordError(f"{path} byte {entry.start}: {error}") from error
         record = next(walk(raw, check_payloads=True), None)
         if record is None or record.crc != entry.crc:
             raise RecordError(f"{path} byte {entry.start}: record {entry.stream}/{entry.seq} is damaged")
         return record.payload(raw)
 
     def digest_at(self, stream: int, seq: int) -> bytes | None:
-        """The rolling digest after a record, None when its files are gone."""
+        """The rolling digest after a record, None when its files are gone, or a declared loss in them cannot be read any more."""
         for segment in reversed(self._segments):
             base = segment.head.last.get(stream, 0)
             if base > seq:
@@ -164,7 +168,10 @@ class Spool:
             for entry in behind(self._entries.get(stream, deque()), base):
                 if entry.seq > seq:
                     break
-                digest, at = self._roll(digest, entry), entry.seq
+                try:
+                    digest, at = self._roll(digest, entry), entry.seq
+                except RecordError:
+                    return None
             return digest if at == seq else None
         return None
 
@@ -189,8 +196,6 @@ class Spool:
                 return None
             self._pay_owed(stream)
             entry = self._write(stream, payload, flags=0, seq=self._last.get(stream, 0) + 1, t_ns=t_ns, items=items)
-        except StoreSuspectError:
-            raise
         except OSError as error:  # the disk is full or broken: the loss is declared as soon as it takes anything again
             self._owe(stream, 1, len(payload), f"disk: {error.strerror or error}", items)
             return None
@@ -199,10 +204,13 @@ class Spool:
     def declare_lost(self, stream: int, records: int, size_bytes: int, reason: str, items: int = 0) -> None:
         """Number records that were never written (a full queue before the spool, no room) as lost."""
         self._owe(stream, records, size_bytes, reason, items)
-        try:
-            self._pay_owed(stream)
-        except OSError:
-            return  # stays owed
+        self.settle()
+
+    def settle(self) -> None:
+        """Write down losses that the disk did not take when they happened; those that it still does not take stay owed."""
+        for stream in list(self._owed):
+            with contextlib.suppress(OSError):
+                self._pay_owed(stream)
 
     def sync(self) -> None:
         """Make everything appended last.
@@ -236,12 +244,17 @@ class Spool:
             for entries in self._entries.values():
                 while entries and entries[0].segment == oldest.number:
                     entries.popleft()
-            self._disk.unlink(oldest.path)
+            with contextlib.suppress(OSError):  # one that stays is read again at the next start, and the hub knows it
+                self._disk.unlink(oldest.path)
             gone += 1
         return gone
 
     def damaged(self, entry: Entry) -> None:
-        """Declare the loss of a record whose bytes turned out bad."""
+        """Declare the loss of a record whose bytes turned out bad.
+
+        Raises:
+            OSError: The disk takes nothing; call it again later.
+        """
         if entry.segment == self._segments[-1].number:
             self._roll_segment()
         self._rewrite(
@@ -251,37 +264,31 @@ class Spool:
     def renew(self, cursors: dict[int, int]) -> int:
         """Begin a new epoch; records behind these cursors are numbered again in it. Returns the new epoch.
 
-        The new files are complete before the first old one goes, and a start that finds both keeps the new.
+        File by file, so that a spool of any size needs the memory of one. All new files are complete before the first of them gets its name; from
+        then on a start goes on in the new epoch, and before that in the old one.
+
+        Raises:
+            OSError: The disk does not take them; nothing is lost: `mend`, and call it again.
         """
-        kept = self._read_waiting(cursors)
-        old, next_number = self._segments, self._segments[-1].number + 1
+        self.sync()  # what is not on the disk yet goes along
+        while (epoch := self._drafted(cursors)) is None:
+            pass  # a record was found damaged, and is a tombstone now
         self._file.close()
-        last: dict[int, int] = {}
-        digests: dict[int, bytes] = {}
-        parts = [encode_info(HeadInfo(number=next_number, owner=self.robot, epoch=(epoch := self._new_epoch())))]
-        for entry, payload in kept:
-            first = last.get(entry.stream, 0) + 1
-            last[entry.stream] = seq = first + entry.seq - entry.first
-            before, after = digests.get(entry.stream, b""), roll(digests.get(entry.stream, b""), seq, entry.crc)
-            if entry.flags & TOMBSTONE:
-                stone = msgspec.msgpack.decode(payload, type=Tombstone)
-                stone = msgspec.structs.replace(stone, first=first, last=seq, digest_before=before, digest_after=after)
-                payload = msgspec.msgpack.encode(stone)
-            digests[entry.stream] = after
-            parts += encode_record(
-                payload,
-                flags=entry.flags,
-                stream=entry.stream,
-                epoch=epoch,
-                seq=seq,
-                t_ns=entry.t_ns,
-                items=entry.items,
-            )
-        self._disk.write_file(self._path(next_number), b"".join(parts))
-        for segment in old:
-            self._disk.unlink(segment.path)
-        self._open()
+        try:
+            for draft in self._drafts():
+                self._disk.rename(draft, draft.with_suffix(".seg"))
+        finally:
+            self._open()
         return epoch
+
+    def mend(self) -> None:
+        """Read the folder again where the disk broke a change off in the middle. Call it before anything else after an OSError.
+
+        Raises:
+            OSError: The disk still refuses; call it again later.
+        """
+        if not self._whole:
+            self._open()
 
     def close(self) -> None:
         if self._lock >= 0:
@@ -292,14 +299,15 @@ class Spool:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        self._suspect = False
+        self._suspect = self._whole = False
         self._segments, self._entries, self._cursors = [], {}, {}
         self._last: dict[int, int] = {}
         self._digest: dict[int, bytes] = {}
         self._items: dict[int, int] = {}
-        paths = sorted(self.folder.glob("*.seg"))
         for stray in self.folder.glob(".*.tmp"):
             self._disk.unlink(stray)
+        self._finish_renewal()
+        paths = sorted(self.folder.glob("*.seg"))
         heads = [(path, _head(path, self.robot)) for path in paths]
         self.epoch = next((head.epoch for _, head in reversed(heads) if head is not None), 0)
         for path, head in heads:
@@ -314,7 +322,18 @@ class Spool:
         else:
             self._file = self._disk.open_append(self._segments[-1].path)
             self._file.sync()
-        self._synced, self._dirty = dict(self._last), False
+        self._synced, self._dirty, self._whole = dict(self._last), False, True
+
+    def _finish_renewal(self) -> None:
+        """`renew` was cut off: where one file has its name already, the others get theirs; else the old ones are what counts."""
+        newest = max(self.folder.glob("*.seg"), default=None)
+        head = None if newest is None else _head(newest, self.robot)
+        for draft in self._drafts():
+            drafted = _head(draft, self.robot)
+            if head is not None and drafted is not None and drafted.epoch == head.epoch:
+                self._disk.rename(draft, draft.with_suffix(".seg"))
+            else:
+                self._disk.unlink(draft)
 
     def _load(self, path: Path, head: HeadInfo, following: HeadInfo | None) -> None:
         """Read one segment; holes before the following one become tombstones, a torn end of the last file is cut."""
@@ -374,7 +393,8 @@ class Spool:
 
     def _write(self, stream: int, payload: bytes, *, flags: int, seq: int, t_ns: int, items: int) -> Entry:
         if self._segments[-1].size >= self.segment_bytes:
-            self._roll_segment()
+            with contextlib.suppress(OSError):  # then this file grows on, and the next record tries again
+                self._roll_segment()
         segment, start = self._segments[-1], self._file.size
         parts = encode_record(payload, flags=flags, stream=stream, epoch=self.epoch, seq=seq, t_ns=t_ns, items=items)
         self._file.append(parts)
@@ -451,10 +471,11 @@ class Spool:
         holes: dict[int, tuple[int, int]] | None = None,
         following: HeadInfo | None = None,
     ) -> None:
-        """Replace a segment by one in which dropped runs are tombstones."""
+        """Replace a segment by one in which dropped runs are tombstones; what cannot be read of it is dropped too."""
         mine = [e for entries in self._entries.values() for e in entries if e.segment == segment.number]
+        data, lost = _readable(segment.path, mine)
         data, dropped = compacted(
-            segment.path.read_bytes(), segment.head, mine, drop, reason, holes or {}, following, self._items
+            data, segment.head, mine, lambda e: e in lost or drop(e), reason, holes or {}, following, self._items
         )
         for entry in dropped:
             if entry.seq > self._cursors.get(entry.stream, 0):
@@ -462,12 +483,11 @@ class Spool:
         for stream, (before, last) in (holes or {}).items():
             self.dropped[stream] = self.dropped.get(stream, 0) + last - before
         self._disk.write_file(segment.path, data)
-        self._reindex(segment)
+        self._reindex(segment, data)
 
-    def _reindex(self, segment: _Segment) -> None:
-        """Read a rewritten segment again and put its entries where the old ones were."""
+    def _reindex(self, segment: _Segment, data: bytes) -> None:
+        """Walk a rewritten segment and put its entries where the old ones were."""
         later = [s for s in self._segments if s.number > segment.number]
-        data = segment.path.read_bytes()
         totals = self._last, self._digest, self._items
         head = segment.head
         self._last, self._digest, self._items = dict(head.last), dict(head.digests), dict(head.items)
@@ -481,17 +501,60 @@ class Spool:
         if later:
             self._last, self._digest, self._items = totals
 
-    def _read_waiting(self, cursors: dict[int, int]) -> list[tuple[Entry, bytes]]:
-        while True:
-            kept: list[tuple[Entry, bytes]] = []
-            for entry in self.waiting(cursors):
-                try:
-                    kept.append((entry, self.read(entry)))
-                except RecordError:
-                    self.damaged(entry)  # becomes a tombstone: read again
-                    break
-            else:
-                return kept
+    def _drafted(self, cursors: dict[int, int]) -> int | None:
+        """Write what waits behind these cursors under a new epoch, next to what is there; None when that has to be done again."""
+        for draft in self._drafts():
+            self._disk.unlink(draft)
+        number, epoch = self._segments[-1].number, self._new_epoch()
+        last: dict[int, int] = {}
+        digests: dict[int, bytes] = {}
+        items: dict[int, int] = {}
+        parts: list[Payload] = []
+        size = self.segment_bytes  # so that the first record begins a file
+        for entry in self.waiting(cursors):
+            try:
+                payload = self.read(entry)
+            except RecordError:
+                self.damaged(entry)
+                return None
+            if size >= self.segment_bytes:
+                self._draft(number, parts)
+                number += 1
+                head = HeadInfo(
+                    number=number,
+                    owner=self.robot,
+                    epoch=epoch,
+                    last=dict(last),
+                    digests=dict(digests),
+                    items=dict(items),
+                )
+                parts, size = [], 0
+                parts.append(encode_info(head))
+            stream, first = entry.stream, last.get(entry.stream, 0) + 1
+            last[stream] = seq = first + entry.seq - entry.first
+            before, after = digests.get(stream, b""), roll(digests.get(stream, b""), seq, entry.crc)
+            count = entry.items
+            if entry.flags & TOMBSTONE:
+                stone = msgspec.msgpack.decode(payload, type=Tombstone)
+                stone = msgspec.structs.replace(stone, first=first, last=seq, digest_before=before, digest_after=after)
+                payload, count = msgspec.msgpack.encode(stone), stone.items
+            digests[stream], items[stream] = after, items.get(stream, 0) + count
+            parts += encode_record(
+                payload, flags=entry.flags, stream=stream, epoch=epoch, seq=seq, t_ns=entry.t_ns, items=entry.items
+            )
+            size += entry.payload_bytes
+        if not parts:
+            number += 1
+            parts = [encode_info(HeadInfo(number=number, owner=self.robot, epoch=epoch))]
+        self._draft(number, parts)
+        return epoch
+
+    def _draft(self, number: int, parts: list[Payload]) -> None:
+        if parts:
+            self._disk.write_file(self._path(number).with_suffix(DRAFT), b"".join(parts))
+
+    def _drafts(self) -> list[Path]:
+        return sorted(self.folder.glob(f"*{DRAFT}"))
 
     def _owe(self, stream: int, records: int, size_bytes: int, reason: str, items: int) -> None:
         owed, owed_bytes, owed_items, _ = self._owed.get(stream, (0, 0, 0, ""))
@@ -531,9 +594,31 @@ class Spool:
         return self.folder / f"{number:012d}.seg"
 
 
+def _bytes_of(path: Path, entry: Entry) -> bytes:
+    with path.open("rb") as file:
+        file.seek(entry.start)
+        return file.read(entry.payload_start - entry.start + entry.payload_bytes)
+
+
+def _readable(path: Path, entries: list[Entry]) -> tuple[bytes, set[Entry]]:
+    """A segment's bytes, zeros where the disk gives none, and the records that lie there."""
+    try:
+        return path.read_bytes(), set()
+    except OSError:  # a bad block, mostly: the records beside it are good
+        data, lost = bytearray(), set[Entry]()
+    for entry in sorted(entries, key=lambda e: e.start):
+        data += bytes(entry.start - len(data))
+        try:
+            data += _bytes_of(path, entry)
+        except OSError:
+            lost.add(entry)
+    return bytes(data), lost
+
+
 def _head(path: Path, robot: str) -> HeadInfo | None:
     try:
-        head, _ = head_of(path.read_bytes())
+        with path.open("rb") as file:
+            head, _ = head_of(file.read(HEAD_BYTES))
     except RecordError:
         return None
     if head.owner != robot:

@@ -26,6 +26,7 @@ from fleet.session import LIVENESS_S, Session
 from fleet.sockets import BULK_OFFSET, HubAddress, dial
 from fleet.spool import Spool
 from fleet.wire import EVENTS, STEPS, decode, encode
+from robot.errors import FlexorError
 from robot.experience import Chunk
 from robot.experience import encode as encode_chunk
 
@@ -129,6 +130,7 @@ class Uplink(threading.Thread):
         self._overflow: deque[tuple[int, int]] = deque()  # stream, items
         self._finishing: float | None = None
         self._attempt, self._patience_s = 0, LIVENESS_S
+        self._next_try_s, self._poller = 0.0, zmq.Poller()
         self._broken_s: float | None = None  # when the connection broke, if nothing was heard since
         self._sockets: tuple[zmq.Socket, zmq.Socket, zmq.Socket, zmq.Socket] | None = (
             None  # control, bulk, their monitors
@@ -158,6 +160,8 @@ class Uplink(threading.Thread):
         return self._session.drained
 
     def _put(self, stream: int, thing: Chunk | Event, items: int) -> bool:
+        if self.error is not None:  # the thread is dead, and nobody empties the ring any more
+            return False
         if len(self._ring) >= RING_ITEMS:
             self._overflow.append((stream, items))
             return False
@@ -179,40 +183,49 @@ class Uplink(threading.Thread):
             self.spool.close()
 
     def _work(self, context: zmq.Context) -> None:
-        next_try_s = 0.0
-        poller = zmq.Poller()
         while True:
-            now_s = time.monotonic()
-            self._spool_ring()
-            if self._finishing is not None and (self._session.drained or now_s > self._finishing):
-                self._farewell()
-                return
-            if self._sockets is None:
-                if now_s >= next_try_s:
-                    self._connect(context, now_s)
-                    next_try_s = now_s + 1.0
-                    poller = zmq.Poller()
-                    for socket in self._sockets or ():
-                        poller.register(socket, zmq.POLLIN)
-                else:
+            try:
+                self.spool.mend()
+                self._spool_ring()
+                if self._finishing is not None and (self._session.drained or time.monotonic() > self._finishing):
+                    self._farewell()
+                    return
+                if self._sockets is None and (time.monotonic() < self._next_try_s or not self._connect(context)):
                     time.sleep(POLL_MS / 1000)
                     continue
-            self._send(now_s)
-            for socket, _ in poller.poll(POLL_MS):
-                self._hear(socket)
-            if self._session.joined:
-                if self.state != "joined":
-                    self._arrived()
-                self._attempt, self.state = 0, "joined"
-            elif self.state == "joined":
-                self.state = "away"
-            broken = self._broken_s is not None and time.monotonic() - self._broken_s > BROKEN_S
-            if broken or self._session.lost(time.monotonic(), LIVENESS_S if self._session.joined else self._patience_s):
-                self._turn += 1
-                wait_s = self._random.uniform(0.0, min(self._line.backoff_max_s, BACKOFF_FIRST_S * 2**self._attempt))
-                self._attempt = min(self._attempt + 1, 16)
-                next_try_s = time.monotonic() + wait_s
-                self._disconnect()
+                self._converse()
+            except (
+                OSError,
+                zmq.ZMQError,
+            ) as error:  # this robot's disk, or no more sockets: begin anew, as after a break
+                log.error("the line is begun anew: %s", error)
+                self._away()
+                self.state = f"away: {error}"
+                if self._finishing is not None and time.monotonic() > self._finishing:
+                    return
+
+    def _converse(self) -> None:
+        """Send what may go, hear what came, and look whether anybody is there."""
+        self._send(time.monotonic())
+        for socket, _ in self._poller.poll(POLL_MS):
+            self._hear(socket)
+        if self._session.joined:
+            if self.state != "joined":
+                self._arrived()
+            self._attempt, self.state = 0, "joined"
+        elif self.state == "joined":
+            self.state = "away"
+        broken = self._broken_s is not None and time.monotonic() - self._broken_s > BROKEN_S
+        if broken or self._session.lost(time.monotonic(), LIVENESS_S if self._session.joined else self._patience_s):
+            self._turn += 1
+            self._away()
+
+    def _away(self) -> None:
+        """Hang up, and say when to dial again."""
+        wait_s = self._random.uniform(0.0, min(self._line.backoff_max_s, BACKOFF_FIRST_S * 2**self._attempt))
+        self._attempt = min(self._attempt + 1, 16)
+        self._next_try_s = time.monotonic() + wait_s
+        self._disconnect()
 
     def _spool_ring(self) -> None:
         took = bool(self._overflow)
@@ -228,6 +241,7 @@ class Uplink(threading.Thread):
                 log.error("%s", error)
                 self.spool.declare_lost(stream, 1, len(payload), "record too large", items)
             took = True
+        self.spool.settle()
         if took or self.spool.synced != self.spool.recorded:
             try:
                 self.spool.sync()
@@ -276,27 +290,40 @@ class Uplink(threading.Thread):
             if self._session.refused:
                 self.state = f"refused: {self._session.refused}"
 
-    def _connect(self, context: zmq.Context, now_s: float) -> None:
+    def _connect(self, context: zmq.Context) -> bool:
+        """Dial the next door; False where our own keys are not to be had just now."""
+        now_s = time.monotonic()
+        self._next_try_s = now_s + 1.0
         try:
             doors, pair = self._line.doors(), self._line.pair()
-        except (KeyFileError, OSError) as error:  # gone, or somebody opened it to others: tried again later
+        except (FlexorError, OSError) as error:  # gone, or opened to others: tried again later
             self.state = f"refused: {error}"
-            return
+            return False
         self._door = doors[self._turn % len(doors)]
         self._patience_s = LIVENESS_S if len(doors) == 1 else JOIN_S
         (host, port), public = (self._door[0].host, self._door[0].port), self._door[1]
         routing_id = bytes([1]) + os.urandom(15)
-        control = dial(context, pair, public, f"tcp://{host}:{port}", routing_id)
-        bulk = dial(context, pair, public, f"tcp://{host}:{port + BULK_OFFSET}", routing_id)
-        monitor = control.get_monitor_socket(
-            zmq.EVENT_DISCONNECTED
-            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-        )
-        self._sockets = (control, bulk, monitor, bulk.get_monitor_socket(zmq.EVENT_DISCONNECTED))
+        made: list[zmq.Socket] = []
+        try:
+            made.append(control := dial(context, pair, public, f"tcp://{host}:{port}", routing_id))
+            made.append(bulk := dial(context, pair, public, f"tcp://{host}:{port + BULK_OFFSET}", routing_id))
+            monitor = control.get_monitor_socket(
+                zmq.EVENT_DISCONNECTED
+                | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+                | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+                | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            )
+            self._sockets = (control, bulk, monitor, bulk.get_monitor_socket(zmq.EVENT_DISCONNECTED))
+        except zmq.ZMQError:
+            for socket in made:
+                socket.close(0)
+            raise
+        self._poller = zmq.Poller()
+        for socket in self._sockets:
+            self._poller.register(socket, zmq.POLLIN)
         self._broken_s = None
         self._session.begin(now_s)
+        return True
 
     def _arrived(self) -> None:
         assert self._door is not None
@@ -361,10 +388,16 @@ class Files:
         """
         for attempt in range(max(self._tries, 2 * len(self._line.hubs))):
             if self._socket is None:
-                doors = self._line.doors()
+                try:
+                    doors, pair = self._line.doors(), self._line.pair()
+                except (
+                    FlexorError,
+                    OSError,
+                ) as error:  # gone, or opened to others: nobody can be asked, and no file is at fault
+                    raise HubAwayError(f"no hub was asked for {path}: {error}") from error
                 hub, public = doors[attempt % len(doors)]
                 endpoint = f"tcp://{hub.host}:{hub.port + BULK_OFFSET}"
-                self._socket = dial(self._context, self._line.pair(), public, endpoint)
+                self._socket = dial(self._context, pair, public, endpoint)
             answer = self._ask(path, offset)
             if answer is not None:
                 return answer

@@ -37,7 +37,7 @@ from fleet import cli
 options = {k: Path(v) if k in ("dir", "keys", "out", "json", "estop") else v for k, v in json.loads(sys.argv[2]).items()}
 getattr(cli, sys.argv[1])(**options)
 """
-UP_S = 30.0  # a loaded machine may take a while to start a process; nothing here is a timing claim
+UP_S = 60.0  # a loaded machine may take a while to start a process; nothing here is a timing claim
 
 
 class Place:

@@ -19,7 +19,7 @@ from fleet_soak import FAULTS, Piece
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from test_fleet_faults import FaultyDisk
+from test_fleet_faults import FaultyDisk, StubbornDisk
 from test_fleet_protocol import Hub, Robot, join, put, run_until
 from test_fleet_store import put as offer
 
@@ -299,6 +299,72 @@ def test_F08_events_go_before_steps_before_key_frames_before_metrics(tmp_path):
     assert robot.dropped[4] >= robot.dropped.get(3, 0) >= robot.dropped.get(STEPS, 0)
     assert robot.dropped[4] > 0
     robot.close()
+
+
+def test_F08_a_full_disk_at_a_new_epoch_breaks_the_line_and_loses_nothing(tmp_path):
+    """The hub says that another record is held under a number; the robot's disk has no room to number its own anew."""
+    hub, first = Hub(tmp_path / "hub"), Robot(tmp_path / "one")
+    made = live(first, 3)
+    run_until(first, hub, lambda: first.session.drained)
+    first.spool.close()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    first = Robot(tmp_path / "one")
+    made += live(first, 3, start=50)
+    first.connect(10.0)
+    run_until(first, hub, lambda: first.session.drained, 10.0)
+    second = Robot(tmp_path / "two")
+    second.spool._disk = disk = StubbornDisk()
+    made += live(second, 3, start=90)
+    second.connect(20.0)
+    disk.left = 0
+    with pytest.raises(OSError, match="No space left"):
+        run_until(second, hub, lambda: second.session.drained, 20.0)
+    assert live(second, 1, start=99)  # it still records
+    disk.left = 1 << 30
+    second.spool.mend()
+    second.connect(60.0)
+    run_until(second, hub, lambda: second.session.drained, 60.0)
+    assert sorted(held(hub)) == sorted([*made, *live(second, 1, start=99)])
+    for end in (first.spool, second.spool, hub):
+        end.close()
+
+
+def test_F08_a_disk_that_fails_and_a_key_that_is_gone_for_a_while_do_not_end_the_line(tmp_path, monkeypatch):
+    make_keys(tmp_path / "keys", ["a"])
+    hub = LiveHub(tmp_path / "hub", tmp_path / "keys")
+    up = uplink(tmp_path / "spool", tmp_path / "keys", "a", hub.port)
+    wait_for(lambda: up.state == "joined", "joined")
+    with monkeypatch.context() as broken:
+
+        def refuse():
+            raise OSError(28, "No space left on device")
+
+        broken.setattr(up.spool, "mend", refuse)
+        wait_for(lambda: "No space left" in up.state, "it says what is wrong")
+        up.tell(RESULT)
+        key = tmp_path / "keys/robots/a.key_secret"
+        key.rename(tmp_path / "away")
+    wait_for(lambda: up.state.startswith("refused: unknown robot"), "no key")
+    (tmp_path / "away").rename(key)
+    assert up.finish(30.0)
+    assert up.error is None
+    hub.stop()
+    (line,) = audit(tmp_path / "hub")
+    assert (line.held, line.missing, line.doubled) == (1, 0, 0)
+
+
+def test_a_line_that_is_dead_takes_nothing_any_more_and_its_memory_does_not_grow(tmp_path, monkeypatch):
+    make_keys(tmp_path / "keys", ["a"])
+    up = uplink(tmp_path / "spool", tmp_path / "keys", "a", free_ports())
+
+    def mistake():
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr(up, "_spool_ring", mistake)
+    up.join(20.0)
+    assert up.state == "failed: a mistake of ours"
+    assert [up.tell(RESULT) for _ in range(1000)] == [False] * 1000
+    assert (len(up._ring), len(up._overflow)) == (0, 0)
 
 
 def test_F09_a_refused_sync_acknowledges_nothing_and_the_next_start_has_all_that_was(pair, tmp_path):

@@ -92,6 +92,29 @@ class FaultyFile(AppendFile):
         self._disk.synced[self._key] = min(self._disk.synced[self._key], size)
 
 
+class StubbornDisk(FaultyDisk):
+    """Refuses to write or rename whole files.
+
+    Attributes:
+        left: How many it still takes.
+    """
+
+    left = 1 << 30
+
+    def _count(self):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write_file(self, path, data, *, mode=0o644):
+        self._count()
+        super().write_file(path, data, mode=mode)
+
+    def rename(self, source, target):
+        self._count()
+        super().rename(source, target)
+
+
 def test_power_loss_keeps_what_was_synced_and_may_lose_the_rest(tmp_path):
     lengths = set()
     for seed in range(20):

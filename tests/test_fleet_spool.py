@@ -1,13 +1,17 @@
 """The robot's spool: numbered without holes, kept over crashes, and no record dropped without a tombstone."""
 
+import contextlib
+import errno
 import itertools
 import os
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from test_fleet_faults import FaultyDisk
+from test_fleet_faults import FaultyDisk, StubbornDisk
 
+import fleet.spool as spool_module
 from fleet.errors import RecordError, RecordTooLargeError, SegmentError, StoreBusyError, StoreSuspectError
 from fleet.messages import Tombstone
 from fleet.segment import MAX_RECORD_BYTES, roll
@@ -190,6 +194,21 @@ def test_a_full_disk_is_a_declared_loss_once_there_is_room_again(tmp_path):
     spool.close()
 
 
+def test_a_loss_is_written_down_as_soon_as_there_is_room_also_where_nothing_comes_after_it(tmp_path):
+    disk = FaultyDisk()
+    spool = open_spool(tmp_path, disk=disk)
+    disk.space_bytes = 0
+    spool.append(STEPS, b"lost")
+    spool.settle()
+    spool.sync()
+    assert covered(spool)[0] == {}
+    disk.space_bytes = None
+    spool.settle()
+    spool.sync()
+    assert covered(spool) == ({STEPS: [1]}, {})
+    spool.close()
+
+
 def test_a_refused_sync_stops_sending_and_the_file_is_written_anew(tmp_path):
     disk = FaultyDisk()
     spool = open_spool(tmp_path, disk=disk)
@@ -260,6 +279,95 @@ def test_a_new_epoch_keeps_what_the_hub_does_not_have_and_only_that(tmp_path):
     spool.close()
     spool = open_spool(tmp_path)
     assert (spool.epoch, covered(spool)) == (epoch, (numbers, records))
+    spool.close()
+
+
+def test_a_new_epoch_takes_the_memory_of_one_file_whatever_waits_and_also_what_is_not_synced(tmp_path):
+    spool = open_spool(tmp_path, segment_bytes=4096)
+    made = [bytes([n]) * 1000 for n in range(40)]
+    for payload in made:
+        spool.append(STEPS, payload, items=3)
+    old = spool.digest_at(STEPS, 40)
+    spool.renew({})
+    sizes = [path.stat().st_size for path in tmp_path.iterdir() if path.suffix == ".seg"]
+    assert len(sizes) >= 8
+    assert max(sizes) < 4096 + 2000
+    assert list(covered(spool)[1][STEPS].values()) == made
+    assert (spool.recorded, spool.recorded_items, spool.digest_at(STEPS, 40)) == ({STEPS: 40}, {STEPS: 120}, old)
+    assert spool.append(STEPS, b"next").seq == 41
+    spool.close()
+
+
+@pytest.mark.parametrize("refused_at", range(18))  # five files are written and renamed, then renamed once more
+def test_a_new_epoch_that_is_cut_off_anywhere_loses_nothing_and_can_be_begun_again(tmp_path, refused_at):
+    disk = StubbornDisk()
+    disk.quick = True
+    spool = open_spool(tmp_path, segment_bytes=4096, disk=disk)
+    made = [bytes([n]) * 1000 for n in range(20)]
+    for payload in made:
+        spool.append(STEPS, payload)
+    spool.sync()
+    disk.left = refused_at
+    with contextlib.suppress(OSError):
+        spool.renew({STEPS: 2})
+    disk.left = 1 << 30
+    spool.mend()
+    kept = list(covered(spool, {} if spool.epoch != 77 else {STEPS: 2})[1][STEPS].values())
+    assert kept == made[2:]
+    assert spool.append(STEPS, b"next") is not None
+    spool.sync()
+    epoch = spool.epoch
+    spool.close()
+    spool = open_spool(tmp_path, segment_bytes=4096)  # as after a kill
+    assert spool.epoch == epoch
+    assert list(covered(spool)[1][STEPS].values())[-19:] == [*made[2:], b"next"]
+    spool.close()
+
+
+def test_the_disk_that_refuses_a_new_file_gets_the_records_into_the_old_one(tmp_path):
+    disk = StubbornDisk()
+    spool = open_spool(tmp_path, segment_bytes=4096, disk=disk)
+    disk.left = 0
+    made = [bytes([n]) * 1000 for n in range(8)]
+    assert [spool.append(STEPS, payload).seq for payload in made] == list(range(1, 9))
+    disk.fail_sync = True
+    assert spool.append(STEPS, b"when it refuses to sync, too").seq == 9
+    disk.fail_sync, disk.left = False, 1 << 30
+    spool.append(STEPS, b"goes on")
+    spool.sync()
+    assert list(covered(spool)[1][STEPS].values()) == [*made, b"when it refuses to sync, too", b"goes on"]
+    assert len(list(tmp_path.glob("*.seg"))) == 2
+    spool.close()
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["the file", "one block"])
+def test_what_the_disk_cannot_read_is_a_declared_loss_and_the_rest_goes_on(tmp_path, monkeypatch, gone):
+    spool = open_spool(tmp_path, segment_bytes=4096)
+    for n in range(12):
+        spool.append(STEPS, bytes([n]) * 1000)
+    spool.sync()
+    entry = next(spool.waiting({STEPS: 1}))
+    path = spool.folder / f"{entry.segment:012d}.seg"
+    if gone:
+        path.unlink()
+    else:
+        read, one = Path.read_bytes, spool_module._bytes_of
+
+        def bad_block(*what):
+            if what in ((path,), (path, entry)):
+                raise OSError(errno.EIO, "Input/output error")
+            return (read if len(what) == 1 else one)(*what)
+
+        monkeypatch.setattr(Path, "read_bytes", bad_block)
+        monkeypatch.setattr(spool_module, "_bytes_of", bad_block)
+    with pytest.raises(RecordError):
+        spool.read(entry)
+    spool.damaged(entry)
+    monkeypatch.undo()
+    numbers, records = covered(spool)
+    assert numbers == {STEPS: list(range(1, 13))}
+    assert sorted(set(range(1, 13)) - set(records[STEPS])) == ([1, 2, 3, 4] if gone else [2])
+    assert spool.append(STEPS, b"next").seq == 13
     spool.close()
 
 
