@@ -69,12 +69,15 @@ def _read(true, ring, head, table, turns, noise, chance, last):  # pragma: no co
     """Take in what is true now and advance `last` to the readings of now. Rows of `table`: lag in steps, gain, bias, deviation, resolution, dropout, least."""
     depth, n = ring.shape
     ring[head % depth] = true
+    late, part, newer, older = -1.0, 0.0, 0, 0
     for i in range(n):
         if chance[i] < table[5, i] or table[1, i] == 0.0:  # lost, or part of a quaternion
             continue
-        whole = int(table[0, i])
-        part = table[0, i] - whole
-        new, old = ring[(head - whole) % depth, i], ring[(head - whole - 1) % depth, i]
+        if table[0, i] != late:  # neighbours are nearly always as late as each other
+            late = table[0, i]
+            whole = int(late)
+            part, newer, older = late - whole, (head - whole) % depth, (head - whole - 1) % depth
+        new, old = ring[newer, i], ring[older, i]
         value = (new + part * (old - new)) * table[1, i] + table[2, i] + table[3, i] * noise[i]
         step = table[4, i]
         if step > 0.0:

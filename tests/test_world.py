@@ -31,6 +31,7 @@ from sim.world import (
     World,
     into_frame,
     quat_matrix,
+    quat_times,
     rotated,
 )
 
@@ -136,6 +137,22 @@ def test_everything_starts_where_it_is_told(yard):
     np.testing.assert_allclose(state.imu_quat_xyzw, turn, atol=1e-12)
     np.testing.assert_allclose(world.body_pose, poses, atol=1e-9)
     np.testing.assert_array_equal(world.body_twist, 0.0)
+
+
+def test_a_state_holds_what_joints_motors_tips_base_and_the_tracked_body_say_each_in_its_place(yard):
+    yard.track("hammer")
+    state, kernel, world = stand(yard, 8, base_gyro_rad_s=np.array([0.4, 0.5, 0.6])), yard.kernel, yard.world_state()
+    drive, quat, (_, hammer, _) = kernel.state, world.base_quat_xyzw, world.body_pose
+    np.testing.assert_array_equal(np.concatenate([state.q_rad, state.qd_rad_s]), kernel.joints)
+    np.testing.assert_array_equal(state.motor_rad_s, drive.spool_rad_s)
+    np.testing.assert_array_equal(state.motor_temperature_c, drive.winding_c)
+    np.testing.assert_array_equal(state.tip_force_n, world.tip_force_n)
+    np.testing.assert_array_equal(state.imu_quat_xyzw, quat)
+    np.testing.assert_allclose(rotated(quat, state.imu_gyro_rad_s), world.base_gyro_rad_s, atol=1e-12)
+    there = rotated(quat, state.object_pose[:3]) + world.base_position_m
+    np.testing.assert_allclose(there, hammer[:3], atol=1e-12)
+    np.testing.assert_allclose(quat_times(quat, state.object_pose[3:]), hammer[3:], atol=1e-12)
+    yard.track("")
 
 
 def test_links_are_where_the_description_puts_them(yard):

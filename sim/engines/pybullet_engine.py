@@ -6,6 +6,7 @@ transmission. PyBullet has no armature, so a joint's share of reflected inertia 
 
 from collections.abc import Sequence
 from operator import itemgetter
+from struct import Struct
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from sim.engines.pybullet_world import (
     set_friction,
 )
 from sim.engines.robot import SKIN_FRICTION, SimulatedRobot
-from sim.world import GROUND, NOTHING, ROBOT_ITSELF, Contacts, Variation, World, into_frame, quat_matrix, rotated
+from sim.world import GROUND, NOTHING, ROBOT_ITSELF, Contacts, Variation, World, quat_matrix, rotated, turned
 
 GRAVITY_M_S2 = -9.81
 SOLVER_ITERATIONS = 10
@@ -58,6 +59,9 @@ class PyBulletRobot(SimulatedRobot):
         self._ground_seed = self.world.ground.seed
         self.body, self.joint_index, self.link_index = load_robot(self.bullet, model)
         self._indices = [self.joint_index[name] for name in model.joint_names]
+        self._write = Struct(
+            f"{2 * len(self._indices)}d"
+        ).pack_into  # numbers into an array, in half the time of an assignment
         self._link_rows = [self.link_index[link.name] for link in model.links]
         self._row_of_link = {index: row for row, index in enumerate(self._link_rows)}
         self._tip_of_link = {self.link_index[tip.link]: i for i, tip in enumerate(model.tips)}
@@ -172,7 +176,7 @@ class PyBulletRobot(SimulatedRobot):
         kernel, body, indices, client = self.kernel, self.body, self._indices, self._client
         apply, tick, read = pybullet.setJointMotorControlArray, pybullet.stepSimulation, pybullet.getJointStates
         kernel_step, torque, mode = kernel.step, kernel.torque_nm, pybullet.TORQUE_CONTROL
-        q_rad, qd_rad_s, angle, speed = kernel.q_rad, kernel.qd_rad_s, itemgetter(0), itemgetter(1)
+        write, joints, angle, speed = self._write, kernel.joints.data.cast("B"), itemgetter(0), itemgetter(1)
         for _ in range(substeps):
             kernel_step()
             apply(body, indices, mode, forces=torque.tolist(), physicsClientId=client)
@@ -180,7 +184,7 @@ class PyBulletRobot(SimulatedRobot):
                 self._apply_pushes()
             tick(physicsClientId=client)
             states = read(body, indices, physicsClientId=client)
-            q_rad[:], qd_rad_s[:] = list(map(angle, states)), list(map(speed, states))
+            write(joints, 0, *map(angle, states), *map(speed, states))
 
     def _apply_pushes(self) -> None:
         """Bullet forgets external forces after each substep."""
@@ -201,8 +205,9 @@ class PyBulletRobot(SimulatedRobot):
 
     def _read(self) -> None:
         if self._model.floating:
-            self._base = self._frame_of(self.body, *self._base_inertial)
-            self._gyro = into_frame(self._base[1], self._base[3])
+            base = self._frame_of(self.body, *self._base_inertial)
+            (x, y, z, w), gyro = base[1], base[3]
+            self._base, self._gyro = tuple(map(np.array, base)), np.array(turned(-x, -y, -z, w, *gyro))
         if self._free:
             self._body_pose, self._body_twist = self._read_bodies()
         else:
@@ -211,24 +216,22 @@ class PyBulletRobot(SimulatedRobot):
 
     def _frame_of(
         self, body: int, com: np.ndarray, turn: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Pose and velocity of a base's frame, from those of its centre of mass."""
-        centre, quat = pybullet.getBasePositionAndOrientation(body, physicsClientId=self._client)
-        velocity, gyro = pybullet.getBaseVelocity(body, physicsClientId=self._client)
-        rotation = np.array(quat)
+    ) -> tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float]]:
+        """Position, quaternion, velocity and angular velocity of a base's frame, from those of its centre of mass."""
+        (px, py, pz), quat = pybullet.getBasePositionAndOrientation(body, physicsClientId=self._client)
+        (vx, vy, vz), gyro = pybullet.getBaseVelocity(body, physicsClientId=self._client)
         if turn[0, 0] != 1.0 or turn[1, 1] != 1.0:
-            rotation = as_quat(quat_matrix(rotation) @ turn.T)
-        a, b, c = rotated(rotation, com).tolist()
-        (px, py, pz), (vx, vy, vz), (x, y, z) = centre, velocity, gyro
+            quat = as_quat(quat_matrix(np.array(quat)) @ turn.T).tolist()
+        (a, b, c), (x, y, z) = turned(*quat, *com.tolist()), gyro
         # v_frame = v_centre - w x offset; np.cross costs more than all of this
-        at_frame = np.array([vx - (y * c - z * b), vy - (z * a - x * c), vz - (x * b - y * a)])
-        return np.array([px - a, py - b, pz - c]), rotation, at_frame, np.array(gyro)
+        return (px - a, py - b, pz - c), quat, (vx - (y * c - z * b), vy - (z * a - x * c), vz - (x * b - y * a)), gyro
 
     def _read_bodies(self) -> tuple[np.ndarray, np.ndarray]:
         pose, twist = self._poses.copy(), np.zeros((len(self.world.bodies), 6))
         for i in self._free:
             com, turn = self._inertials[i]
-            pose[i, :3], pose[i, 3:], twist[i, :3], twist[i, 3:] = self._frame_of(self._bodies[i], com, turn)
+            position, quat, velocity, gyro = self._frame_of(self._bodies[i], com, turn)
+            pose[i], twist[i] = (*position, *quat), (*velocity, *gyro)
         return pose, twist
 
     def _tip_forces(self) -> np.ndarray:

@@ -13,7 +13,7 @@ from robot.errors import FlexorError, NotFiniteError, UnknownNameError
 from robot.state import Command, CommandError, RobotState, checked_posture, checked_target
 from robot.transmission import Parameters, TransmissionState
 from sim.bodies import Hull, as_quat
-from sim.engines.truth_kernel import believable, in_range, pose_in_base
+from sim.engines.truth_kernel import believable, gather, in_range
 from sim.ranges import sizes_of
 from sim.readings import Readings
 from sim.transmission_kernel import TransmissionKernel
@@ -249,17 +249,17 @@ class SimulatedRobot(ABC):
         return self._sense()
 
     def world_state(self) -> WorldState:
-        """The truth as it stands. Its arrays are the caller's own."""
+        """The truth as it stands. Its arrays stay as they are when the simulation goes on; change none of them."""
         position, quat, velocity, gyro = self._base
         return WorldState(
             time_s=self._steps / self._control_hz,
-            base_position_m=position.copy(),
-            base_quat_xyzw=quat.copy(),
-            base_velocity_m_s=velocity.copy(),
-            base_gyro_rad_s=gyro.copy(),
-            body_pose=self._body_pose.copy(),
-            body_twist=self._body_twist.copy(),
-            tip_force_n=self._tips_n.copy(),
+            base_position_m=position,
+            base_quat_xyzw=quat,
+            base_velocity_m_s=velocity,
+            base_gyro_rad_s=gyro,
+            body_pose=self._body_pose,
+            body_twist=self._body_twist,
+            tip_force_n=self._tips_n,
             electrical_w=(self.energy_j - self._energy_before_j) * self._control_hz,
             source=self._source,
         )
@@ -299,19 +299,19 @@ class SimulatedRobot(ABC):
 
     def _sense(self) -> RobotState:
         """The state, and its readings in one vector, `readings`."""
-        pose = _NONE
-        if self._tracked >= 0:
-            pose = np.empty(7)
-            pose_in_base(self._body_pose[self._tracked], self._base[0], self._base[1], pose)
-        self.readings = np.concatenate(
-            (
-                self.kernel.joints,
-                self.kernel.motors,
-                self._tips_n,
-                self._gyro,
-                self._base[1] if self._model.floating else _NONE,
-                pose,
-            )
+        kernel, (origin, quat, _, _) = self.kernel, self._base
+        self.readings = np.empty(self.sensed.size)
+        gather(
+            kernel.joints,
+            kernel.motors,
+            self._tips_n,
+            self._gyro,
+            origin,
+            quat,
+            self._body_pose,
+            self._tracked,
+            self._model.floating,
+            self.readings,
         )
         return self.sensed.state(self.readings, self._steps / self._control_hz, self._target_rad.copy())
 

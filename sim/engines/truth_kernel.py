@@ -23,6 +23,23 @@ def pose_in_base(pose, origin, quat, out):  # pragma: no cover - compiled
     out[6] = w * d - x * a - y * b - z * c
 
 
+@njit(
+    "void(float64[::1], float64[::1], float64[::1], float64[::1], float64[::1], float64[::1], float64[:,::1], int64, b1, float64[::1])",
+    cache=True,
+)
+def gather(joints, motors, tips, gyro, origin, quat, bodies, tracked, floating, out):  # pragma: no cover - compiled
+    """All readings of a robot in a row, see `sim.readings`: joints, motors, tips, gyro, a floating base's quaternion, the tracked body's pose."""
+    at = 0
+    for part in (joints, motors, tips, gyro):
+        out[at : at + part.shape[0]] = part
+        at += part.shape[0]
+    if floating:
+        out[at : at + 4] = quat
+        at += 4
+    if tracked >= 0:
+        pose_in_base(bodies[tracked], origin, quat, out[at:])
+
+
 @njit("b1(float64[::1], float64, float64[::1], float64[::1], float64[:,::1], float64, float64)", cache=True)
 def believable(qd, most_rad_s, velocity, gyro, twist, most_m_s, most_spin):  # pragma: no cover - compiled
     """Whether no joint, base or body is faster than anything gets, or not finite."""
@@ -49,4 +66,4 @@ def in_range(target, lower, upper):  # pragma: no cover - compiled
     return fine
 
 
-__all__ = ["believable", "in_range", "pose_in_base", "turn"]
+__all__ = ["believable", "gather", "in_range", "turn"]

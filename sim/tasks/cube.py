@@ -1,5 +1,6 @@
 """A cube on the palm of an upturned hand: what turning it about an axis and to goals have in common."""
 
+from collections.abc import Sequence
 from math import hypot
 
 import numpy as np
@@ -67,10 +68,9 @@ class CubeTask(HandTask):
         place = self.base_m + SEAT_M + rng.uniform(-0.004, 0.004, 3)
         return Start(q_rad=q, body_poses=np.concatenate([place, quat_xyzw])[None])
 
-    def away_m(self, world: WorldState) -> float:
+    def away_m(self, pose: Sequence[float]) -> float:
         """Distance of the cube from its seat, sideways."""
-        x, y, _ = world.body_pose[0, :3].tolist()
-        return hypot(x - self._seat_m[0], y - self._seat_m[1])
+        return hypot(pose[0] - self._seat_m[0], pose[1] - self._seat_m[1])
 
     def strain(self, state: RobotState) -> float:
         """Mean squared distance of the fingers' targets from the posture around the cube [rad^2]. Relative actions add up: without a
@@ -79,12 +79,12 @@ class CubeTask(HandTask):
         away = state.target_rad[self.rows] - self._around_moved
         return float(away @ away) / away.size
 
-    def dropped(self, world: WorldState) -> bool:
-        return self.away_m(world) > DROP_M or float(world.body_pose[0, 2]) < self._seat_m[2] - FALL_M
+    def dropped(self, pose: Sequence[float]) -> bool:
+        return self.away_m(pose) > DROP_M or pose[2] < self._seat_m[2] - FALL_M
 
     def privileged(self, state: RobotState, world: WorldState) -> np.ndarray:
         pose, twist = world.body_pose[0], world.body_twist[0]
-        return np.concatenate([pose[:3] - self.base_m, two_columns(pose[3:]), twist, tips_truth(state, world)])
+        return np.concatenate([pose[:3] - self.base_m, two_columns(pose[3:].tolist()), twist, tips_truth(world)])
 
 
 def yawed(angle_rad: float) -> np.ndarray:

@@ -1,16 +1,16 @@
 """What the tasks with an object in the hand share: their terms, their action, and what is true of an object."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from math import atan2, sqrt
 
 import numpy as np
 
 from robot.contract import ActionTerm, Contract, Term
 from robot.description.model import RobotModel
-from robot.state import RobotState
 from sim.ranges import Ranges
 from sim.tasks.task import Task, term
-from sim.world import WorldState, conjugate, quat_times
+from sim.world import WorldState
 
 FOREARM = ("forearm_pronation", "wrist_flexion", "wrist_deviation")
 SIX = ("xx", "yx", "zx", "xy", "yy", "zy")  # two columns of a rotation matrix, see `robot.contract.two_columns`
@@ -113,14 +113,21 @@ OBJECT_TRUTH = (
 )
 
 
-def turn_between(before_xyzw: np.ndarray, after_xyzw: np.ndarray) -> np.ndarray:
-    """The turn from one orientation to another as a rotation vector in the world, shape (3,) [rad]."""
-    x, y, z, w = quat_times(after_xyzw, conjugate(before_xyzw)).tolist()
+def turn_between(before_xyzw: Sequence[float], after_xyzw: Sequence[float]) -> tuple[float, float, float]:
+    """The turn from one orientation to another as a rotation vector in the world [rad]. Plain numbers: arrays this small cost more than the sum."""
+    (x, y, z, w), (a, b, c, d) = after_xyzw, before_xyzw
+    # after times the inverse of before
+    x, y, z, w = (
+        d * x - w * a - y * c + z * b,
+        d * y - w * b - z * a + x * c,
+        d * z - w * c - x * b + y * a,
+        w * d + x * a + y * b + z * c,
+    )
     if w < 0.0:
         x, y, z, w = -x, -y, -z, -w
     sine = sqrt(x * x + y * y + z * z)
     scale = 2.0 if sine < 1e-9 else 2.0 * atan2(sine, w) / sine
-    return np.array([scale * x, scale * y, scale * z])
+    return scale * x, scale * y, scale * z
 
 
 def jerk(action: np.ndarray, previous_action: np.ndarray) -> float:
@@ -129,9 +136,9 @@ def jerk(action: np.ndarray, previous_action: np.ndarray) -> float:
     return float(change @ change) / change.size
 
 
-def tips_truth(state: RobotState, world: WorldState) -> list[float]:
+def tips_truth(world: WorldState) -> list[float]:
     """True forces on the tips [N]."""
-    return np.minimum(world.tip_force_n, FORCE_N).tolist()
+    return [min(force, FORCE_N) for force in world.tip_force_n.tolist()]
 
 
 def palm_in_base_m(model: RobotModel) -> np.ndarray:

@@ -174,4 +174,4 @@ class HandInsert(HandTask):
     def privileged(self, state: RobotState, world: WorldState) -> np.ndarray:
         pose = world.body_pose[0]
         x, y, z = self.in_hole(world).tolist()
-        return np.concatenate([pose[:3] - self.base_m, two_columns(pose[3:]), [-z, x, y], tips_truth(state, world)])
+        return np.concatenate([pose[:3] - self.base_m, two_columns(pose[3:]), [-z, x, y], tips_truth(world)])

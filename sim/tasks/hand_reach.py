@@ -86,11 +86,12 @@ class HandReach(Task):
 
     def judge(self, state: RobotState, world: WorldState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
         error = tip_error_m(self._tips.positions(state.q_rad), self._goal_m)
-        mean = float(np.add.reduce(error)) / error.size
         terms = dict(zip(self._tips.tip_names, (closeness(error) / error.size).tolist()))
+        each = error.tolist()
+        mean = sum(each) / len(each)
         terms["smooth"] = self.smooth_weight * smooth(action, previous_action)
         return Judgement(
             reward_terms=terms,
             success=mean < SUCCESS_M,
-            metrics={"tip_error_mm": 1e3 * mean, "tip_error_max_mm": 1e3 * float(error.max())},
+            metrics={"tip_error_mm": 1e3 * mean, "tip_error_max_mm": 1e3 * max(each)},
         )

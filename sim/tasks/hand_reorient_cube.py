@@ -44,7 +44,7 @@ def uniform_turn(rng: np.random.Generator) -> np.ndarray:
     return quat / np.linalg.norm(quat)
 
 
-def apart_rad(one_xyzw: np.ndarray, other_xyzw: np.ndarray) -> float:
+def apart_rad(one_xyzw: Sequence[float], other_xyzw: Sequence[float]) -> float:
     """The angle between two orientations [rad]."""
     return float(np.linalg.norm(turn_between(one_xyzw, other_xyzw)))
 
@@ -108,7 +108,7 @@ class HandReorientCube(CubeTask):
                 goal = quat_times(yawed(rng.uniform(-np.pi, np.pi)), now_xyzw)
             else:
                 goal = FACES[rng.integers(len(FACES))] if self.level == "faces" else uniform_turn(rng)
-            if apart_rad(now_xyzw, goal) > LEAST_TURN_RAD:
+            if apart_rad(now_xyzw.tolist(), goal.tolist()) > LEAST_TURN_RAD:
                 return goal
 
     @property
@@ -121,19 +121,20 @@ class HandReorientCube(CubeTask):
         return ()
 
     def judge(self, state: RobotState, world: WorldState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
-        angle = apart_rad(world.body_pose[0, 3:], self._goal)
+        pose = world.body_pose[0].tolist()
+        angle = apart_rad(pose[3:], self._goal.tolist())
         before = angle if self._angle_rad is None else self._angle_rad
         self._angle_rad = angle
         self._next = angle < REACHED_RAD
         self._reached += self._next
         self._steps += 1
-        dropped = self.dropped(world)
+        dropped = self.dropped(pose)
         return Judgement(
             reward_terms={
                 "progress": 2.0 * progress(before, angle),
                 "goal": 5.0 if self._next else 0.0,
                 "kept": 0.2,  # more than what follows costs: a drop must never be a way out
-                "centred": -0.1 * min((self.away_m(world) / 0.04) ** 2, 4.0),
+                "centred": -0.1 * min((self.away_m(pose) / 0.04) ** 2, 4.0),
                 "smooth": -0.02 * jerk(action, previous_action),
                 "power": -0.002 * min(max(world.electrical_w, 0.0), 200.0),
                 "drop": -10.0 if dropped else 0.0,

@@ -1,5 +1,7 @@
 """HandRotateCube: turn a cube on the palm about the vertical, on and on, without dropping it."""
 
+from math import sqrt
+
 import numpy as np
 
 from robot.description.model import RobotModel
@@ -54,27 +56,27 @@ class HandRotateCube(CubeTask):
 
     def __init__(self, model: RobotModel) -> None:
         super().__init__(model)
-        self._quat = yawed(0.0)
+        self._quat = yawed(0.0).tolist()
         self._turned_rad, self._steps = 0.0, 0
 
     def start(self, rng: np.random.Generator) -> Start:
-        self._quat = yawed(rng.uniform(-np.pi, np.pi))
-        self._turned_rad, self._steps = 0.0, 0
-        return self.seated(rng, self._quat)
+        quat = yawed(rng.uniform(-np.pi, np.pi))
+        self._quat, self._turned_rad, self._steps = quat.tolist(), 0.0, 0
+        return self.seated(rng, quat)
 
     def judge(self, state: RobotState, world: WorldState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
-        quat = world.body_pose[0, 3:]
-        turned = float(turn_between(self._quat, quat)[2])
-        self._quat = quat
+        pose, velocity = world.body_pose[0].tolist(), world.body_twist[0, :3]
+        _, _, turned = turn_between(self._quat, pose[3:])
+        self._quat = pose[3:]
         self._turned_rad += turned
         self._steps += 1
-        dropped = self.dropped(world)
+        dropped = self.dropped(pose)
         mean_rate = self._turned_rad * self.control_hz / self._steps
         return Judgement(
             reward_terms={
                 "spin": spin(turned * self.control_hz),
-                "steady": 0.05 * steadiness(float(np.linalg.norm(world.body_twist[0, :3]))),
-                "centred": 0.05 * off_centre(self.away_m(world)),
+                "steady": 0.05 * steadiness(sqrt(velocity @ velocity)),
+                "centred": 0.05 * off_centre(self.away_m(pose)),
                 "pose": -0.1 * self.strain(state),
                 "smooth": -0.01 * jerk(action, previous_action),
                 "power": -0.002 * min(max(world.electrical_w, 0.0), 200.0),

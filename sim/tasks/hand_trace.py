@@ -173,7 +173,7 @@ class HandTrace(HandTask):
                 pose[:3] - self.base_m,
                 two_columns(pose[3:]),
                 self._path[self._steps + 1] - pose[:3],
-                tips_truth(state, world),
+                tips_truth(world),
             ]
         )
 
