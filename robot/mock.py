@@ -1,4 +1,5 @@
-"""A robot without an engine: joints that follow their targets with a first-order lag, and a tiny reaching task on top.
+"""A robot without an engine: drives that move their targets evenly over a control period, joints that follow those with a first-order
+lag, and a tiny reaching task on top.
 
 For tests, for the fleet, and to try the runtime where no simulator is installed. It fails exactly where the others fail.
 `python -m robot.mock --socket PATH` serves it behind a link.
@@ -33,7 +34,9 @@ class MockBackend:
 
     def __init__(self, model: RobotModel, control_hz: float = 25.0) -> None:
         self._model, self._control_hz = model, control_hz
-        self._gain = 1.0 - exp(-1.0 / (control_hz * LAG_S))
+        # After a step of T from r0 to r1, where the target moved evenly: q1 - r1 = (q0 - r0) keep - (r1 - r0) trail
+        self._keep = exp(-1.0 / (control_hz * LAG_S))
+        self._trail = (1.0 - self._keep) * control_hz * LAG_S
         # spool angle per joint angle, all joints a tendon passes, at the zero posture
         motors = (*model.tendons, *model.drives)
         self._spool = np.zeros((len(motors), len(model.joints)))
@@ -71,8 +74,8 @@ class MockBackend:
 
     def step(self, command: Command) -> RobotState:
         target = checked_target(command, self._model.joint_names)
-        self._target = np.clip(target, self._model.lower_rad, self._model.upper_rad)
-        q = self._q + self._gain * (self._target - self._q)
+        before, self._target = self._target, np.clip(target, self._model.lower_rad, self._model.upper_rad)
+        q = self._target + self._keep * (self._q - before) - self._trail * (self._target - before)
         self._qd = (q - self._q) * self._control_hz
         self._q = q
         self._steps += 1
