@@ -54,6 +54,7 @@ class Snapshot:
         goals_m: Points in the palm frame, shape (n, 3).
         base_pose: x y z, qx qy qz qw of a floating base, shape (7,); None for a fixed one.
         body_poses: The same of every body of the world, shape (n, 7).
+        world: What is there; what the page was made with when None.
         figures: Anything worth a line of text.
     """
 
@@ -64,6 +65,7 @@ class Snapshot:
     goals_m: np.ndarray
     base_pose: np.ndarray | None = None
     body_poses: np.ndarray = field(default_factory=lambda: np.zeros((0, 7)))
+    world: World | None = None
     figures: dict[str, float] = field(default_factory=dict)
 
 
@@ -79,6 +81,7 @@ def snapshot(env: Any, figures: dict[str, float] | None = None) -> Snapshot:
         goals_m=env.goal_points_m(),
         base_pose=base_pose,
         body_poses=truth.body_pose,
+        world=backend.world,
         figures=dict(figures or {}),
     )
 
@@ -115,33 +118,30 @@ class Viewer:
         with redirect_stdout(io.StringIO()):  # a banner
             self._server = viser.ViserServer(host=host, port=port or _free_port(host), label="flexor", verbose=False)
         self.url = f"http://{host}:{self._server.get_port()}"
-        self._world = world or World()
-        self._build(model)
+        self._world, self._things = World(), []
+        self._build(model, world or World())
 
-    def _build(self, model: RobotModel) -> None:
+    def _build(self, model: RobotModel, world: World) -> None:
         scene, tips = self._server.scene, {tip.link for tip in model.tips}
+        # All that is shown hangs on this, which moves against a floating base: who walks stays in the picture.
+        self._all = scene.add_frame("/all", show_axes=False)
         scene.set_up_direction("+z")
         scene.set_background_image(np.full((2, 2, 3), BACKGROUND, dtype=np.uint8))
         self._server.initial_camera.position = (2.2, 1.6, 1.5) if model.floating else (0.2, 0.12, 0.3)
         self._server.initial_camera.look_at = (0.0, 0.0, 0.8) if model.floating else (-0.02, 0.27, 0.02)
-        self._things = [scene.add_frame(f"/world/{body.name}", show_axes=False) for body in self._world.bodies]
-        for body in self._world.bodies:
-            for i, (vertices, faces) in enumerate(body_meshes(body)):
-                scene.add_mesh_simple(
-                    f"/world/{body.name}/{i}", vertices, faces, color=rgb(body.color), flat_shading=True
-                )
-        self._floor = scene.add_frame("/floor", show_axes=False) if self._world.ground.kind != "none" else None
+        self._furnish(world)
+        self._floor = scene.add_frame("/all/floor", show_axes=False) if world.ground.kind != "none" else None
         for i, (vertices, faces) in enumerate(tiles(0.0, 0.0) if self._floor else ()):
-            scene.add_mesh_simple(f"/floor/{i}", vertices, faces, color=FLOOR[i], flat_shading=True, side="double")
+            scene.add_mesh_simple(f"/all/floor/{i}", vertices, faces, color=FLOOR[i], flat_shading=True, side="double")
         self._frames = []
         for link in model.links:
             color = rgb([float(c) for c in COLORS[link_color(link.name, tips)].split()])
             opacity = 0.18 if link.name.startswith(("forearm", "elbow")) else 0.5
-            self._frames.append(scene.add_frame(f"/hand/{link.name}", show_axes=False))
+            self._frames.append(scene.add_frame(f"/all/hand/{link.name}", show_axes=False))
             for i, geom in enumerate(link.geoms):
                 vertices, faces = mesh(geom)
                 scene.add_mesh_simple(
-                    f"/hand/{link.name}/{i}",
+                    f"/all/hand/{link.name}/{i}",
                     vertices,
                     faces,
                     color=color,
@@ -151,9 +151,15 @@ class Viewer:
         nowhere = np.zeros((1, 2, 3))
         n = max(len(self._paths.cable_of_segment), 1)
         slack = np.full((n, 2, 3), SLACK, dtype=np.uint8)
-        self._tendons = scene.add_line_segments("/tendons", np.zeros((n, 2, 3)), slack, thickness=0.002)
+        self._tendons = scene.add_line_segments("/all/tendons", np.zeros((n, 2, 3)), slack, thickness=0.002)
         self._forces = scene.add_arrows(
-            "/forces", nowhere, (255, 70, 200), shaft_radius=0.0015, head_radius=0.004, head_length=0.008, visible=False
+            "/all/forces",
+            nowhere,
+            (255, 70, 200),
+            shaft_radius=0.0015,
+            head_radius=0.004,
+            head_length=0.008,
+            visible=False,
         )
         self._goals: list[Any] = []
         gui = self._server.gui
@@ -161,6 +167,18 @@ class Viewer:
         self._live = gui.add_checkbox("live", True, hint="follow the simulation")
         self._text = gui.add_markdown("")
         self._time.on_update(self._pulled)
+
+    def _furnish(self, world: World) -> None:
+        """Put the bodies of a world there instead of those that are."""
+        for thing in self._things:
+            thing.remove()
+        scene, self._world = self._server.scene, world
+        self._things = [scene.add_frame(f"/all/world/{body.name}", show_axes=False) for body in world.bodies]
+        for body in world.bodies:
+            for i, (vertices, faces) in enumerate(body_meshes(body)):
+                scene.add_mesh_simple(
+                    f"/all/world/{body.name}/{i}", vertices, faces, color=rgb(body.color), flat_shading=True
+                )
 
     def _pulled(self, event: Any) -> None:
         if event.client is None:  # it was us
@@ -185,6 +203,10 @@ class Viewer:
     def _draw(self, seen: Snapshot) -> None:
         rotation, origin = self._poses.at(seen.q_rad, seen.base_pose)
         with self._server.atomic():
+            if seen.world is not None and seen.world is not self._world:
+                self._furnish(seen.world)
+            if seen.base_pose is not None:
+                self._all.position = (-float(seen.base_pose[0]), -float(seen.base_pose[1]), 0.0)
             for frame, matrix, place in zip(self._frames, rotation, origin):
                 x, y, z, w = quat_xyzw(matrix)
                 frame.wxyz, frame.position = (w, x, y, z), tuple(place)
@@ -211,7 +233,7 @@ class Viewer:
     def _place_goals(self, goals_m: np.ndarray) -> None:
         while len(self._goals) < len(goals_m):
             color = rgb(GOAL_COLORS[len(self._goals) % len(GOAL_COLORS)])
-            self._goals.append(self._server.scene.add_icosphere(f"/goals/{len(self._goals)}", GOAL_RADIUS_M, color))
+            self._goals.append(self._server.scene.add_icosphere(f"/all/goals/{len(self._goals)}", GOAL_RADIUS_M, color))
         for ball, place in zip(self._goals, goals_m):
             ball.position = tuple(place)
 

@@ -145,6 +145,38 @@ def test_the_slider_holds_every_moment_and_pulling_it_stops_the_picture_there(pa
     env.close()
 
 
+def test_a_body_that_starts_anywhere_stands_before_the_camera():
+    env: Any = gymnasium.make("flexor/BodyWalk-v0", engine="mujoco").unwrapped
+    env.reset(seed=0)
+    live = Live(env)
+    for _ in range(2):
+        at = env.world_state.base_position_m
+        live.show()
+        shown = np.array(live.viewer._all.position) + live.viewer._frames[0].position
+        assert np.hypot(*at[:2]) > 2.0
+        np.testing.assert_allclose(shown, [0.0, 0.0, at[2]], atol=1e-6)
+        env.step(np.zeros(env.action_space.shape))
+    live.close()
+    env.close()
+
+
+def test_the_page_shows_the_thing_of_the_moment_also_when_pulled_back_to_another_episodes():
+    env: Any = gymnasium.make("flexor/HandGrasp-v0", engine="mujoco").unwrapped
+    env.reset(seed=0)
+    live, page = Live(env), []
+    for kind in env.task.kinds[:2]:
+        env.reset(options={"kind": kind})
+        live.show()
+        page.append(live.viewer._world)
+    assert page[0] is not page[1] and page[1] is env.backend.world
+    live.viewer._time.value = 0
+    live.viewer._pulled(SimpleNamespace(client="somebody"))
+    assert live.viewer._world is page[0]
+    assert len(live.viewer._things) == len(page[0].bodies)
+    live.close()
+    env.close()
+
+
 def test_render_mode_human_opens_the_page_and_says_where(capsys):
     env = reach(render_mode="human")
     env.reset(seed=0)
