@@ -19,7 +19,7 @@ from fleet import slots as slot_file
 from fleet.assignment import ArtifactRef, Assignment, accept
 from fleet.disk import Disk
 from fleet.download import download
-from fleet.errors import AssignmentError, HubAwayError, StaleCatalogueError
+from fleet.errors import AssignmentError, HubAwayError, NoRoomError, StaleCatalogueError
 from fleet.lease import Authority
 from fleet.shadow import Shadow
 from fleet.slots import Slot, Slots
@@ -181,7 +181,10 @@ class Deployer(threading.Thread):
                 continue
             if document is None:
                 return
-            (self.judge if document[0] == "assignment" else self.judge_lease)(document[1])
+            try:
+                (self.judge if document[0] == "assignment" else self.judge_lease)(document[1])
+            except OSError as error:  # our own disk; the hub repeats what we have not accepted
+                log.warning("an order is put off: %s", error)
 
     def judge_lease(self, document: bytes) -> None:
         """Keep a lease of a higher term: from now on only its director is followed."""
@@ -193,7 +196,11 @@ class Deployer(threading.Thread):
             self._keep(msgspec.structs.replace(self.slots, lease=document))
 
     def judge(self, document: bytes) -> None:
-        """Accept a document or ignore it; then follow it."""
+        """Accept a document or ignore it; then follow it.
+
+        Raises:
+            OSError: The disk does not keep it; then it is not accepted.
+        """
         if document == self._last_bad:
             return
         try:
@@ -213,19 +220,21 @@ class Deployer(threading.Thread):
             log.warning("assignment ignored: %s: %s", type(error).__name__, error)
             return
         with self._lock:
-            self._keep(
-                msgspec.structs.replace(
-                    self.slots,
-                    generation=assignment.generation,
-                    term=assignment.term,
-                    document=document,
-                    rollout=assignment.rollout,
-                    stage=assignment.stage,
-                    cohort=assignment.cohort,
-                    banned=assignment.banned,
-                    refused="",
-                )
+            accepted = msgspec.structs.replace(
+                self.slots,
+                generation=assignment.generation,
+                term=assignment.term,
+                document=document,
+                rollout=assignment.rollout,
+                stage=assignment.stage,
+                cohort=assignment.cohort,
+                banned=assignment.banned,
+                refused="",
             )
+            slot_file.write(
+                self._path, accepted, disk=self._disk
+            )  # first: an older order must not come back after a restart
+            self.slots = accepted
         self._follow(assignment)
 
     def _follow(self, assignment: Assignment) -> None:
@@ -264,7 +273,7 @@ class Deployer(threading.Thread):
         """Download and admit an artifact; None when that is put off, or refused and reported."""
         try:
             return self._prepare(wanted)
-        except (HubAwayError, StaleCatalogueError) as error:
+        except (HubAwayError, StaleCatalogueError, NoRoomError) as error:
             log.info("download of %s put off: %s", wanted.label, error)
             self._retry = (time.monotonic() + 2.0, assignment)
         except Exception as error:  # of any kind: what is wrong with one policy must not end this thread
@@ -300,5 +309,9 @@ class Deployer(threading.Thread):
             self._change = change
 
     def _keep(self, slots: Slots) -> None:
+        """What this robot decided itself counts at once: a full disk must not stop it. It is written down with the next change at the latest."""
         self.slots = slots
-        slot_file.write(self._path, slots, disk=self._disk)
+        try:
+            slot_file.write(self._path, slots, disk=self._disk)
+        except OSError as error:
+            log.warning("%s was not written: %s", self._path, error)

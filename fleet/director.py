@@ -116,10 +116,10 @@ class Director:
         adopted = msgspec.structs.replace(kept, assignments=assignments, documents=documents, banned=banned)
         if adopted == self.kept:
             return False
+        self._disk.write_file(self._path, msgspec.json.encode(adopted))
         if self.kept.marks != adopted.marks:
             self._since = {}
         self.kept = adopted
-        self._disk.write_file(self._path, msgspec.json.encode(self.kept))
         return True
 
     def note(self, key: Key, seq: int, result: EpisodeResult) -> None:
@@ -171,9 +171,9 @@ class Director:
             rules=rules,
             seed=number,
         )
-        self._since = {}
         past = (*self.kept.past, current) if current else self.kept.past
         self._change(robots, now_s, rollout=start(plan, now_s), marks=dict(self._cursors), past=past)
+        self._since = {}
         state = self.tick(now_s, robots)
         assert state is not None
         return state
@@ -242,10 +242,14 @@ class Director:
 
     def _stale(self, state: State, robots: dict[str, RobotView]) -> bool:
         """Whether a robot has no assignment yet, or not the one it should have."""
-        return any(self._differs(r, self._meant(state, r)) for r in robots)
+        return any(self._differs(r, self._meant(self.kept, state, r)) for r in robots)
 
     def _change(self, robots: dict[str, RobotView], now_s: float, **changes: object) -> None:
-        """Keep a change and sign what follows from it, all in one write."""
+        """Keep a change and sign what follows from it, all in one write; it counts when it is on the disk.
+
+        Raises:
+            OSError: The disk did not take it; nothing changed.
+        """
         kept: Kept = msgspec.structs.replace(self.kept, **changes)  # type: ignore[arg-type]
         state = kept.rollout
         assert state is not None
@@ -256,19 +260,19 @@ class Director:
             base = kept.base if kept.base is None or kept.base.sha256 != sha256 else None
             kept = msgspec.structs.replace(kept, banned=tuple(dict.fromkeys((*kept.banned, sha256))), base=base)
         kept = msgspec.structs.replace(kept, term=self.lease()[0])
-        self.kept = kept
         generation, assignments, documents = kept.generation, dict(kept.assignments), dict(kept.documents)
         for robot in sorted({*robots, *assignments}):
-            meant = self._meant(state, robot)
+            meant = self._meant(kept, state, robot)
             if not self._differs(robot, meant):
                 continue
             generation += 1
             assignment = msgspec.structs.replace(meant, generation=generation, expires_s=now_s + LIFETIME_S)
             assignments[robot], documents[robot] = assignment, sign(assignment, self._key)
-        self.kept = msgspec.structs.replace(kept, generation=generation, assignments=assignments, documents=documents)
-        self._disk.write_file(self._path, msgspec.json.encode(self.kept))
+        kept = msgspec.structs.replace(kept, generation=generation, assignments=assignments, documents=documents)
+        self._disk.write_file(self._path, msgspec.json.encode(kept))
+        self.kept = kept
 
-    def _meant(self, state: State, robot: str) -> Assignment:
+    def _meant(self, kept: Kept, state: State, robot: str) -> Assignment:
         """What a robot should run now; generation and expiry are filled in when it is signed."""
         role = wanted(state, robot)
         mine = role == "candidate"
@@ -276,14 +280,14 @@ class Director:
         return Assignment(
             robot=robot,
             generation=1,
-            artifact=state.plan.candidate if mine else self.kept.base,
+            artifact=state.plan.candidate if mine else kept.base,
             rollout=state.plan.id,
             stage="" if role == "before" else state.stage_name,
             cohort=cohort,  # type: ignore[arg-type]
             shadow=state.plan.candidate if role == "shadow" else None,
             expires_s=0.0,
-            fallback=self.kept.base if mine and self.kept.base != state.plan.candidate else None,
-            banned=self.kept.banned,
+            fallback=kept.base if mine and kept.base != state.plan.candidate else None,
+            banned=kept.banned,
             term=self.lease()[0],
         )
 

@@ -17,7 +17,7 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 from fleet.assignment import ArtifactRef
 from fleet.catalogue import FILES, MAX_FILE_BYTES
 from fleet.disk import Disk
-from fleet.errors import CatalogueError, HubAwayError, StaleCatalogueError
+from fleet.errors import CatalogueError, HubAwayError, NoRoomError, StaleCatalogueError
 from robot.artifacts import POLICY_FILE
 
 
@@ -71,15 +71,15 @@ def download(ref: ArtifactRef, folder: Path, trust: Path, ask: Callable[[str, in
 
     Raises:
         CatalogueError: It is not in the signed catalogue, not as signed, or not the one assigned; nothing of it is kept.
-        HubAwayError: The line broke; try again later.
+        HubAwayError, NoRoomError: The line broke, or our own disk does not take it; try again later.
     """
     metadata, models = folder / "metadata", folder / "models"
     draft, final = models / f".{ref.name}-{ref.version}.tmp", models / ref.name / ref.version
-    for path in (metadata, models):
-        path.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(draft, ignore_errors=True)
     fetcher = Fetcher(ask)
     try:
+        for path in (metadata, models):
+            path.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(draft, ignore_errors=True)
         updater = Updater(
             str(metadata),
             "metadata/",
@@ -112,6 +112,8 @@ def download(ref: ArtifactRef, folder: Path, trust: Path, ask: Callable[[str, in
             raise fetcher.away from error
         if isinstance(error, CatalogueError):
             raise
+        if isinstance(error, OSError):
+            raise NoRoomError(f"{ref.label}: {error}; put off until this robot's disk takes it") from error
         if isinstance(error, BadVersionNumberError):
             raise StaleCatalogueError(
                 f"{ref.label}: {error}: this hub's catalogue is older than one seen before; refused until it has caught up"

@@ -122,6 +122,10 @@ class StaleCatalogueError(CatalogueError):
     """A catalogue older than one this robot has seen: another hub knows more. Tried again, and no refusal of the artifact."""
 
 
+class NoRoomError(FleetError, OSError):
+    """This robot's disk did not take an artifact. Tried again, and no refusal of the artifact."""
+
+
 class AssignmentError(FleetError, ValueError):
     """An assignment that must not be followed."""
 

@@ -358,8 +358,15 @@ class Hub:
         while self.gateway.to_kick:
             self._connections.cut(self.gateway.to_kick.pop())
         self._connections.keep(self.gateway.roster.sessions)
-        self._look_for_lease()
-        self.director.tick(time.time(), self._views(now_s))
+        try:
+            self._look_for_lease()
+            self.director.tick(time.time(), self._views(now_s))
+        except (
+            OSError
+        ) as error:  # the disk is full, mostly: what could not be written down does not count, and is tried again
+            self.gateway.counters["undecided"] += 1
+            if self.gateway.counters["undecided"] % 240 == 1:  # once a minute
+                log.warning("deployments stand still: %s", error)
         self.jobs.tick()
         if self.director.directs:
             for robot, wish in self.federation.wishes(now_s).items():
@@ -378,7 +385,9 @@ class Hub:
         """The operator may have signed one on this machine."""
         path = self.config.keys / "lease"
         if self._authority is not None and path.exists() and self._authority.offer(document := path.read_bytes()):
-            self._disk.write_file(self.config.folder / "lease", document)
+            self._disk.write_file(
+                self.config.folder / "lease", document
+            )  # if it is not: the operator's file is read at a start, too
 
     def _finish(self) -> None:
         """Write and acknowledge what was accepted."""
@@ -459,9 +468,12 @@ class Hub:
             if ask.command not in commands:
                 raise UnknownNameError("command", ask.command, commands)
             return Answer(ok=True, body=commands[ask.command]())
+        except (StoreSuspectError, MemoryError):
+            raise
         except FlexorError as error:
             return Answer(ok=False, error=str(error)[:4000])
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except Exception as error:  # whatever an operator's tool asks for, robots are served
+            log.exception("the operator's %r could not be answered", ask.command)
             return Answer(ok=False, error=f"{ask.command}: {type(error).__name__}: {error}"[:4000])
 
     def _deploy(self, arguments: dict[str, Any], now_s: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ writes the suspect file anew instead of trusting pages the kernel may have dropp
 import contextlib
 import hashlib
 import logging
+import math
 import mmap
 import os
 import time
@@ -116,6 +117,7 @@ class Store:
             (folder / sub).mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(folder)
         self._ranges: dict[Key, KeyRange] = {}
+        self._sealed = False  # the last segment is, and there was no space for the next one's head
         try:
             self._open()
             self.end = (self._number, self._file.size)
@@ -141,6 +143,8 @@ class Store:
             StoreSuspectError: The disk refused; the hub must stop.
         """
         try:
+            if self._sealed:
+                self._begin(self._number + 1)
             self._file.append(group.parts)
         except OSError as error:
             raise StoreFullError(error.errno, f"{self._file.path}: {error.strerror}; the group was not kept") from error
@@ -160,7 +164,7 @@ class Store:
 
     def seal(self) -> None:
         """Close the last segment with a foot and begin the next."""
-        if not self._ranges:
+        if not self._ranges or self._sealed:
             return
         foot = encode_info(FootInfo(sha256=self._hash.hexdigest(), ranges=tuple(self._ranges.values())))
         start = self._file.size
@@ -173,7 +177,9 @@ class Store:
         except OSError as error:
             self._mark_suspect(error)
         self._file.close()
-        self._begin(self._number + 1)
+        self._sealed = True
+        with contextlib.suppress(OSError):  # no space for a head: the next commit tries again
+            self._begin(self._number + 1)
 
     def quarantine(self, key: Key, seq: int, payload: Payload, crc: int, why: str) -> None:
         """Keep a record that contradicts the log, apart from it."""
@@ -284,7 +290,7 @@ class Store:
         head = encode_info(HeadInfo(number=number, owner=self.hub))
         self._disk.write_file(path, head)
         self._file = self._disk.open_append(path, cached=False)
-        self._number, self._hash, self._ranges = number, hashlib.sha256(head), {}
+        self._number, self._hash, self._ranges, self._sealed = number, hashlib.sha256(head), {}, False
 
     def _mark_suspect(self, error: OSError) -> None:
         with contextlib.suppress(OSError):  # a dying disk; the error below stops the hub all the same
@@ -327,38 +333,66 @@ class LineAudit(msgspec.Struct, frozen=True, kw_only=True):
 
 def audit(folder: Path) -> list[LineAudit]:
     """Count the whole log by reading it, independent of cursors and feet."""
-    numbers: dict[Key, dict[int, int]] = {}
+    held: dict[Key, _Numbers] = {}
     items: dict[Key, int] = {}
     stones: dict[Key, list[tuple[int, int]]] = {}
     for record, payload in read_log(folder):
         if record.tombstone:
             if (stone := read_stone(payload, record.seq)) is not None:
                 stones.setdefault(record.key, []).append((stone.first, stone.last))
-        else:
-            seen = numbers.setdefault(record.key, {})
-            if record.seq not in seen:
-                items[record.key] = items.get(record.key, 0) + record.items
-            seen[record.seq] = seen.get(record.seq, 0) + 1
+        elif held.setdefault(record.key, _Numbers()).add(record.seq):
+            items[record.key] = items.get(record.key, 0) + record.items
     found = []
-    for key in sorted({*numbers, *stones}):
-        seen = numbers.get(key, {})
+    for key in sorted({*held, *stones}):
+        seen = held.get(key, _Numbers())
         spans = _joined_spans(stones.get(key, []))
-        lost = sum(b - a + 1 for a, b in spans) - _inside(spans, seen)
-        last = max((*seen, *(b for _, b in spans)))
+        lost = sum(b - a + 1 for a, b in spans) - _shared(spans, seen.spans)
+        last = max(b for _, b in (*seen.spans, *spans))
         found.append(
             LineAudit(
                 robot=key[0],
                 epoch=key[1],
                 stream=key[2],
                 last=last,
-                held=len(seen),
-                doubled=sum(n - 1 for n in seen.values()),
+                held=seen.count,
+                doubled=seen.again,
                 declared_lost=lost,
                 held_items=items.get(key, 0),
-                missing=last - len(seen) - lost,
+                missing=last - seen.count - lost,
             )
         )
     return found
+
+
+class _Numbers:
+    """Numbers seen, as ranges that do not meet: a stream of any length takes the memory of its gaps.
+
+    Attributes:
+        spans: The ranges first..last, ascending.
+        count: How many different numbers.
+        again: How often one came that was there already.
+    """
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[int, int]] = []
+        self.count = self.again = 0
+
+    def add(self, number: int) -> bool:
+        """Take a number; False when it was there already."""
+        i = bisect_right(self.spans, (number, math.inf))  # the first range that begins behind it
+        before = self.spans[i - 1] if i else (0, -1)
+        if before[1] >= number:
+            self.again += 1
+            return False
+        self.count += 1
+        joins_before, joins_after = (
+            before[1] == number - 1 and i > 0,
+            i < len(self.spans) and self.spans[i][0] == number + 1,
+        )
+        first = before[0] if joins_before else number
+        last = self.spans[i][1] if joins_after else number
+        self.spans[i - joins_before : i + joins_after] = [(first, last)]
+        return True
 
 
 def _joined_spans(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -372,11 +406,16 @@ def _joined_spans(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _inside(spans: list[tuple[int, int]], numbers: Iterable[int]) -> int:
-    """How many of some numbers lie in ranges that ascend and do not meet."""
-    firsts = [first for first, _ in spans]
-    places = ((n, bisect_right(firsts, n) - 1) for n in numbers)
-    return sum(place >= 0 and n <= spans[place][1] for n, place in places)
+def _shared(these: list[tuple[int, int]], those: list[tuple[int, int]]) -> int:
+    """How many numbers lie in ranges of both lists; each ascends and its ranges do not meet."""
+    count = i = k = 0
+    while i < len(these) and k < len(those):
+        count += max(0, min(these[i][1], those[k][1]) - max(these[i][0], those[k][0]) + 1)
+        if these[i][1] < those[k][1]:
+            i += 1
+        else:
+            k += 1
+    return count
 
 
 def _extended(old: KeyRange | None, key: Key, crc: int, before: Mark, after: Mark) -> KeyRange:

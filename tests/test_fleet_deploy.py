@@ -10,8 +10,10 @@ import numpy as np
 import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fleet_helpers import wait_for
 from onboard_helpers import CONTRACT, model, write
 from onboard_helpers import artifact as onboard_artifact
+from test_fleet_faults import StubbornDisk
 from test_onboard_admission import set_weight, weight
 
 from fleet import slots as slot_file
@@ -325,6 +327,44 @@ def test_a_hub_that_is_away_puts_the_download_off_and_is_not_a_refusal(shop):
     assert robot._retry is not None
 
 
+def test_F08_a_full_disk_on_the_robot_puts_an_order_off_and_is_not_a_refusal(shop, monkeypatch):
+    robot = deployer(shop)
+    before, robot._disk = robot.slots, StubbornDisk()
+    robot._disk.left = 0
+    with pytest.raises(OSError, match="No space left"):
+        robot.judge(order(shop))
+    assert robot.slots == before  # the hub goes on offering it
+    robot.proved()
+    robot.start_with(before.active)  # what the robot decides itself needs no disk
+    robot._disk.left = 1 << 30
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("fleet.download.Updater", full)
+        robot.judge(order(shop))
+    assert (robot.slots.generation, robot.slots.refused, robot.changing) == (1, "", False)
+    assert robot._retry is not None
+    robot._follow(robot._retry[1])
+    assert robot.changing
+
+
+def test_F08_a_full_disk_does_not_end_the_thread_that_follows_orders(shop):
+    robot = deployer(shop)
+    robot._disk = StubbornDisk()
+    robot._disk.left = 0
+    robot.start()
+    robot.offer(order(shop))
+    robot.offer(b"the one above was looked at")
+    wait_for(lambda: robot.ignored == 1, "both were looked at")
+    robot._disk.left = 1 << 30
+    robot.offer(order(shop))
+    wait_for(lambda: robot.changing, "it is followed")
+    robot.stop()
+    robot.join()
+
+
 def test_a_banned_policy_is_left_without_the_hubs_help(shop):
     robot = deployer(shop)
     robot.judge(order(shop, 1))
@@ -397,6 +437,25 @@ def test_one_robot_first_then_all_and_every_step_is_on_disk_before_it_is_told(tm
     generations = [a.generation for a in director.kept.assignments.values()]
     assert len(set(generations)) == 3
     assert max(generations) == director.kept.generation
+
+
+def test_F07_what_the_disk_does_not_take_is_not_decided(tmp_path):
+    disk = StubbornDisk()
+    director = Director(tmp_path / "d.json", KEY, disk=disk)
+    director.deploy(REF, "quick", 0.0, views(a="", b=""))
+    director.note(("a", 1, 1), 1, result(REF.sha256))
+    before, disk.left = director.kept, 0
+    for change in (director.hold, director.rollback, lambda now_s, seen: director.tick(now_s, seen | views(c=""))):
+        with pytest.raises(OSError, match="No space left"):
+            change(1.0, views(a="", b=""))
+        assert director.kept == before  # no robot is told what a restart would forget
+    disk.left = 1 << 30
+    assert director.rollback(2.0, views(a="", b="")).status == "rolled_back"
+    assert Director(tmp_path / "d.json", KEY).kept == director.kept
+    disk.left = 0
+    with pytest.raises(OSError, match="No space left"):
+        director.deploy(msgspec.structs.replace(REF, version="v3", sha256="3" * 64), "quick", 3.0, views(a=""))
+    assert director.view(4.0, views(a="")).candidate.episodes == 1  # what the last one rested on is still known
 
 
 def test_a_worse_policy_is_rolled_back_and_banned(tmp_path):

@@ -26,11 +26,12 @@ from test_fleet_store import put as offer
 from fleet.assignment import ArtifactRef, Assignment, accept, sign
 from fleet.bench.runs import HubProcess
 from fleet.catalogue import Catalogue
-from fleet.errors import AssignmentError, StoreSuspectError
+from fleet.errors import AdminError, AssignmentError, HubAwayError, StoreSuspectError
 from fleet.jobs_hub import JobQueue
 from fleet.keys import load_signing_key, make_keys
 from fleet.messages import EpisodeResult, Get, Hello, Put, Puts, Welcome
 from fleet.office import Office
+from fleet.operator import ask
 from fleet.spool import Spool
 from fleet.store import Group, Store, audit, read_log
 from fleet.wire import ENVELOPE, EVENTS, MAJOR, STEPS, decode, encode
@@ -270,6 +271,47 @@ def test_F07_a_full_disk_on_the_hub_makes_robots_keep_their_records(pair):
     disk.space_bytes = None
     run_until(robot, hub, lambda: robot.session.drained, now_s)
     assert held(hub) == made
+
+
+def test_F07_a_disk_that_takes_no_decision_stops_deployments_and_not_the_hub(tmp_path):
+    make_keys(tmp_path / "keys", ["a", "b"])
+    disk = StubbornDisk()
+    hub = LiveHub(tmp_path / "hub", tmp_path / "keys", disk=disk)
+    ref = ArtifactRef(name="walk", version="v2", sha256="2" * 64)
+    hub.hub.director.deploy(ref, "quick", time.time(), {})
+    up = uplink(tmp_path / "spool", tmp_path / "keys", "a", hub.port)
+    disk.left = 0
+    wait_for(lambda: hub.gateway.counters["undecided"] > 1, "robots are there and cannot be told")
+    up.tell(RESULT)
+    assert up.finish(30.0)
+    disk.left = 1 << 30
+    wait_for(lambda: hub.hub.director.kept.assignments, "they can be told again")
+    hub.stop()
+    assert hub.error is None
+
+
+def test_a_mistake_that_an_operators_question_finds_is_an_answer_and_a_refused_sync_is_the_end(tmp_path, monkeypatch):
+    make_keys(tmp_path / "keys")
+    hub = LiveHub(tmp_path / "hub", tmp_path / "keys")
+    address = f"127.0.0.1:{hub.port}"
+
+    def mistake(*_):
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr("fleet.hub.status", mistake)
+    with pytest.raises(AdminError, match="status: ZeroDivisionError: a mistake of ours"):
+        ask(address, tmp_path / "keys", "status", timeout_s=20.0)
+    with pytest.raises(AdminError, match="skill"):
+        ask(address, tmp_path / "keys", "job_add", {"skill": 3}, timeout_s=20.0)
+
+    def refused():
+        raise StoreSuspectError(5, "the disk refused to sync")
+
+    monkeypatch.setattr(hub.hub.jobs, "_sync", refused)
+    with pytest.raises(HubAwayError):
+        ask(address, tmp_path / "keys", "job_add", {"task": "t", "skill": "s"}, timeout_s=3.0)
+    hub.stop()
+    assert isinstance(hub.error, StoreSuspectError)
 
 
 def test_F08_a_full_disk_on_the_robot_is_a_declared_loss(tmp_path):

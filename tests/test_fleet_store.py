@@ -1,13 +1,15 @@
 """The hub's log: what was acknowledged is on the disk, once; what is not, was not acknowledged."""
 
 import errno
+import itertools
 import zlib
 
 import msgspec
 import numpy as np
 import pytest
-from test_fleet_faults import FaultyDisk
+from test_fleet_faults import FaultyDisk, StubbornDisk
 
+import fleet.store as store_module
 from fleet.errors import SegmentError, StoreBusyError, StoreFullError, StoreSuspectError
 from fleet.index import Index, Mark, Verdict
 from fleet.messages import Tombstone
@@ -268,6 +270,52 @@ def test_the_audit_sees_a_doubled_record(tmp_path):
     assert (line.held, line.held_items, line.doubled) == (1, 3, 1)
     store = Store(tmp_path)
     assert store.index.doubled == 1
+    store.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_numbers_as_ranges_count_like_a_set(seed):
+    rng = np.random.default_rng(seed)
+    numbers, spans, seen = store_module._Numbers(), [], set()
+    for number in map(int, rng.integers(1, 60, 80)):
+        assert numbers.add(number) is (number not in seen)
+        seen.add(number)
+    flat = [n for first, last in numbers.spans for n in range(first, last + 1)]
+    assert (flat, numbers.count, numbers.again) == (sorted(seen), len(seen), 80 - len(seen))
+    assert all(b[0] > a[1] + 1 for a, b in itertools.pairwise(numbers.spans))
+    first = 1
+    for step in rng.integers(2, 9, 8):
+        spans.append((first, first + int(step) // 2))
+        first += int(step) + 2
+    covered = {n for a, b in spans for n in range(a, b + 1)}
+    assert (
+        store_module._shared(spans, numbers.spans) == store_module._shared(numbers.spans, spans) == len(covered & seen)
+    )
+
+
+def test_an_audit_takes_the_memory_of_gaps_not_of_records():
+    numbers = store_module._Numbers()
+    assert all(numbers.add(n) for n in range(1, 10_000))
+    assert numbers.spans == [(1, 9_999)]
+
+
+def test_F07_no_room_for_the_next_segment_is_a_full_disk_and_not_the_end(tmp_path):
+    disk = StubbornDisk()
+    store = Store(tmp_path, disk=disk, segment_bytes=500)
+    disk.left = 0
+    fill(store, [1, 2], payload=b"x" * 300)  # is on the disk; its segment is sealed, and the next one cannot be begun
+    store.seal()
+    group = Group()
+    put(store, group, 3)
+    for _ in range(2):
+        with pytest.raises(StoreFullError, match="was not kept"):
+            store.commit(group)
+    disk.left = 1 << 30
+    store.commit(group)
+    store.close()
+    assert len(list((tmp_path / "log").glob("*.seg"))) == 2
+    store = Store(tmp_path)
+    assert (store.index.cursors("a", 7), store.index.damaged) == ({STEPS: 3}, 0)
     store.close()
 
 
