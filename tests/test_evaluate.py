@@ -17,6 +17,7 @@ from policies.evaluate import EvaluationError, evaluate, margin, run_episode, wi
 from policies.export import export
 from policies.intervals import mean_interval, t95, wilson
 from policies.networks import Actor
+from policies.watch import watch
 from robot.errors import UnknownNameError
 
 torch.set_num_threads(1)  # on networks this small two threads mostly wait for each other
@@ -307,3 +308,20 @@ def test_the_figures_do_not_depend_on_the_number_of_processes():
     one, two = (evaluate("random", workers=n, progress=lambda *at: told.append(at), **how) for n in (1, 2))
     assert one == two
     assert told[-1] == (12, 12)
+
+
+def test_a_film_needs_no_display_and_holds_a_picture_per_control_step(tmp_path, monkeypatch):
+    import av
+
+    monkeypatch.delenv("DISPLAY", raising=False)
+    film, said = tmp_path / "reach.mp4", []
+    settings = {"engine": "mujoco", "hand": None, "steps": 6, "seed": 0, "frames": None, "video": film, "view": False}
+    watch("flexor/HandReach-v0", "random", **settings, say=said.append)
+    with av.open(str(film)) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert container.streams.video[0].average_rate == 25
+    assert said == [f"wrote {film}"]
+    assert [picture.shape for picture in pictures] == 6 * [(360, 480, 3)]
+    assert (
+        pictures[0].std() > 10.0 and np.abs(pictures[0].astype(int) - pictures[-1]).max() > 50
+    )  # a hand, and it moves
