@@ -306,15 +306,24 @@ def read_log(folder: Path, streams: Collection[int] = ()) -> Iterator[tuple[Reco
 
     Records with bad bytes are left out (an audit finds them missing).
     """
-    for path in sorted((folder / "log").glob("*.seg")):
-        data = path.read_bytes()
-        for record in data_records(data):
-            if streams and record.stream not in streams:
-                continue
-            try:
-                yield record, record.payload(data)
-            except RecordError:
-                continue
+    paths = [path for path in sorted((folder / "log").glob("*.seg")) if path.stat().st_size]
+    for path in paths[
+        :-1
+    ]:  # these only go away whole; the last may be cut while we read, which a mapping does not survive
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield from _good(data, streams)
+    for path in paths[-1:]:
+        yield from _good(path.read_bytes(), streams)
+
+
+def _good(data: Buffer, streams: Collection[int]) -> Iterator[tuple[Record, bytes]]:
+    for record in data_records(data):
+        if streams and record.stream not in streams:
+            continue
+        try:
+            yield record, record.payload(data)
+        except RecordError:
+            continue
 
 
 class LineAudit(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import tracemalloc
 import zlib
 
 import msgspec
@@ -15,7 +16,7 @@ from fleet.index import Index, Mark, Verdict
 from fleet.messages import Tombstone
 from fleet.segment import foot_of, roll
 from fleet.store import Group, Store, audit, read_log
-from fleet.wire import STEPS, TOMBSTONE
+from fleet.wire import EVENTS, STEPS, TOMBSTONE
 
 KEY = ("a", 7, STEPS)
 
@@ -317,6 +318,22 @@ def test_F07_no_room_for_the_next_segment_is_a_full_disk_and_not_the_end(tmp_pat
     store = Store(tmp_path)
     assert (store.index.cursors("a", 7), store.index.damaged) == ({STEPS: 3}, 0)
     store.close()
+
+
+def test_events_are_found_in_a_long_log_without_holding_a_file_of_it(tmp_path):
+    store = Store(tmp_path, segment_bytes=1 << 20)
+    for n in range(1, 9):
+        fill(store, [n], payload=b"%d" % n * 500_000)
+        fill(store, [n], payload=b"event %d" % n, key=("a", 7, EVENTS))
+    store.close()
+    tracemalloc.start()
+    found = [payload for _, payload in read_log(tmp_path, {EVENTS})]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == [b"event %d" % n for n in range(1, 9)]
+    assert len(list((tmp_path / "log").glob("*.seg"))) == 3
+    last = max((tmp_path / "log").glob("*.seg")).stat().st_size
+    assert peak < last + 200_000
 
 
 def test_quarantine_keeps_the_record_and_why(tmp_path):
