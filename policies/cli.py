@@ -55,7 +55,7 @@ def train(
         resume: Go on with the run in `out`, with its own settings.
         tensorboard: Write event files into the run's folder, beside progress.csv.
         from_packs: Learn from the packs below this folder, too (sac); with `init` from nothing else.
-        init: A run to begin with: another task's networks, as far as they see and move the same. With `from_packs`, the run whose policy
+        init: A run or an artifact to begin with: another task's networks, as far as they see and move the same. With `from_packs`, the run whose policy
             gathered the packs: it is improved on them, without simulation.
         json: Write the figures to this file.
 
@@ -66,6 +66,7 @@ def train(
 
     from policies import checkpoint
     from policies.settings import settings_of
+    from policies.shipped import beginning
     from policies.train import Trainer, TrainingError, config_of, words_for
     from robot.report import write_json
     from sim.tasks import find
@@ -82,7 +83,7 @@ def train(
         saved = checkpoint.load(run) if resume else None
         if saved is None and (run / checkpoint.CHECKPOINT_FILE).exists():
             raise TrainingError(f"{run} holds a run already; do: --resume to go on with it, or another --out")
-        begun = checkpoint.load(init) if init is not None and saved is None else None
+        begun = beginning(init) if init is not None and saved is None else None
         if from_packs is not None and learner is None:
             learner = "sac"  # the one that can learn from other policies' steps
         config = settings_of(

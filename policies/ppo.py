@@ -19,6 +19,9 @@ from policies.networks import Actor, Critic, elementwise_log_prob, gaussian_kl
 
 EXPLODED = 1e6  # a value target beyond this is no return of a task whose rewards are of order one
 MAX_WEIGHT = 2.0  # of a sample of an earlier policy; beyond it one sample would speak for many
+# Times the target's KL: an update that has gone so far ends. The first one of a policy that imitates went to a thousand times it, and
+# what had been imitated was gone.
+TOO_FAR = 4.0
 VALUE_RATE = 0.1  # share of an iteration in the scale of the critic's values
 
 
@@ -32,7 +35,7 @@ class PPOConfig:
         gamma, lam: Discount and GAE mixture.
         clip: Range of the probability ratio.
         learning_rate: Start; adapted so that the KL divergence of an iteration stays near `target_kl`.
-        target_kl: Above twice this the rate falls, below half of it it rises.
+        target_kl: Above twice this the rate falls, below half of it it rises; beyond four times it an update ends.
         entropy: Weight of the entropy bonus.
         value_weight: Weight of the value loss, in units of the values' own variance.
         max_gradient: Norm that each network's gradient is clipped to.
@@ -139,7 +142,7 @@ class PPO:
         sums = {"policy_loss": 0.0, "value_loss": 0.0, "kl": 0.0}
         count = 0
         for _ in range(config.epochs):
-            epoch_kl, epoch_count = 0.0, 0
+            epoch_kl, epoch_count, too_far = 0.0, 0, False
             for rows in self._minibatches(batch, n, generator):
                 figures = self._step(samples, rows)
                 epoch_kl += figures["kl"]
@@ -147,7 +150,11 @@ class PPO:
                 for name, value in figures.items():
                     sums[name] += value
                 count += 1
+                if too_far := figures["kl"] > TOO_FAR * config.target_kl:
+                    break
             self._adapt(epoch_kl / epoch_count)
+            if too_far:
+                break
         return {name: value / max(count, 1) for name, value in sums.items()}
 
     @torch.no_grad()

@@ -18,8 +18,6 @@ from policies.normalizer import CLIP_SIGMA
 from robot.contract import Contract
 from robot.errors import FlexorError
 
-REMEMBERED = 50_000.0  # samples that the other run's statistics count for at most: a task of its own soon has its own
-
 
 class TransplantError(FlexorError, ValueError):
     """Networks that cannot begin with those of the run: other layers, or nothing in common."""
@@ -90,7 +88,7 @@ def _take(inputs, body: nn.Module, here: list[Hashable], source_inputs, source_b
     if not common:
         raise TransplantError("the run's networks saw nothing that these see")
     statistics, known = inputs.normalizer, source_inputs.normalizer
-    statistics.count.copy_(known.count.clamp(max=REMEMBERED))
+    statistics.count.copy_(known.count)
     for i, key in enumerate(here):
         name, _, element = key  # type: ignore[misc]
         j = places.get(key, places.get((name, 0, element)))  # an earlier moment is spread like the newest

@@ -14,7 +14,8 @@ import gymnasium
 import numpy as np
 
 from robot.description import load
-from sim.gait import Gait, Walker, load_gait, save_gait
+from sim.gait import Gait, load_gait, save_gait
+from sim.scripted_hands import turning
 from sim.tasks.hand_rotate_cube import HandRotateCube
 
 ENV = "flexor/HandRotateCube-v0"
@@ -34,16 +35,16 @@ def groups_of(joints: tuple[str, ...]) -> list[list[int]]:
 
 
 class Coding:
-    """A gait as the numbers that the search draws: ln(hz) / 2, then mean, sine and cosine of each group [rad]."""
+    """A gait as the numbers that the search draws: mean, sine and cosine of each group [rad]."""
 
     def __init__(self, task: HandRotateCube, generator: str) -> None:
         self.task, self.generator = task, generator
         self.groups = groups_of(task.moved)
-        self.size = 1 + 3 * len(self.groups)
+        self.size = 3 * len(self.groups)
 
     def gait(self, x: np.ndarray) -> Gait:
         n, spread = len(self.task.moved), np.zeros((3, len(self.task.moved)))
-        for group, values in zip(self.groups, x[1:].reshape(3, -1).T):
+        for group, values in zip(self.groups, x.reshape(3, -1).T):
             spread[:, group] = values[:, None]
         mean, sine, cosine = (tuple(np.round(row, 4).tolist()) for row in spread)
         around = self.task.posture_rad
@@ -51,7 +52,6 @@ class Coding:
             robot_sha256=self.task.model.sha256,
             generator=self.generator,
             joints=self.task.moved,
-            hz=round(float(np.exp(2.0 * x[0])), 4),
             mean_rad=tuple(round(around[i] + mean[i], 4) for i in range(n)),
             sine_rad=sine,
             cosine_rad=cosine,
@@ -60,7 +60,7 @@ class Coding:
     def numbers(self, gait: Gait) -> np.ndarray:
         first = [group[0] for group in self.groups]
         rows = (np.array(gait.mean_rad) - self.task.posture_rad, np.array(gait.sine_rad), np.array(gait.cosine_rad))
-        return np.concatenate([[0.5 * np.log(gait.hz)], *(row[first] for row in rows)])
+        return np.concatenate([row[first] for row in rows])
 
     def sweep(self) -> np.ndarray:
         """Where a search begins afresh: each finger sweeps sideways and presses a quarter later, the next finger after it."""
@@ -69,21 +69,16 @@ class Coding:
         for k, finger in enumerate(("index", "middle", "ring", "little")):
             for name, phase in ((f"{finger}_abduction", k * np.pi / 2), (f"{finger}_mcp", (k + 1) * np.pi / 2)):
                 x[1:, names.index(name)] = SWEEP_RAD * np.array([np.cos(phase), np.sin(phase)])
-        return np.concatenate([[0.0], x.ravel()])
+        return x.ravel()
 
 
 def worth(env: gymnasium.Env, gait: Gait, seed: int) -> tuple[float, float]:
     """Reward per step of an episode under a gait, with a drop worth half a rad/s of what is left, and its mean rate [rad/s]."""
-    inner = env.unwrapped
-    action = inner.contract.action  # type: ignore[attr-defined]
-    at = inner.contract.slices["joint_target"]  # type: ignore[attr-defined]
-    scale = np.array(action.scale_rad)
-    walk = Walker(gait, np.array(action.lower_rad), np.array(action.upper_rad), inner.dt)  # type: ignore[attr-defined]
-    observation, _ = env.reset(seed=seed)
-    total, info = 0.0, {}
+    policy = turning(env.unwrapped, gait)
+    observation, info = env.reset(seed=seed)
+    total = 0.0
     for step in range(STEPS):
-        target = observation[at].astype(float)
-        observation, _, terminated, _, info = env.step(np.clip((walk(target) - target) / scale, -1.0, 1.0))
+        observation, _, terminated, _, info = env.step(policy(observation, info))
         terms = info["reward_terms"]
         total += sum(terms[name] for name in ("spin", "steady", "centred", "smooth", "power"))
         if terminated:
@@ -107,12 +102,12 @@ def search(hand: str, seconds: float, seed: int, engines: tuple[str, ...], afres
             seeds = [int(rng.integers(2**31)) for _ in range(2)]
             for x in drawn:
                 each = [np.mean([worth(env, coding.gait(x), s)[0] for s in seeds]) for env in envs]
-                costs.append(STEEPNESS * float(x[1:] @ x[1:]) - (1.0 - WORST) * np.mean(each) - WORST * np.min(each))
+                costs.append(STEEPNESS * float(x @ x) - (1.0 - WORST) * np.mean(each) - WORST * np.min(each))
             evolution.tell(drawn, costs)
             turn, gait = turn + 1, coding.gait(evolution.mean)
             save_gait(hand, gait)
             rates = {engine: [round(worth(env, gait, s)[1], 2) for s in range(3)] for engine, env in zip(engines, envs)}
-            print(f"generation {turn}, {time.monotonic() - begun:.0f} s: {gait.hz:.2f} Hz, rad/s {rates}", flush=True)
+            print(f"generation {turn}, {time.monotonic() - begun:.0f} s: rad/s {rates}", flush=True)
     finally:
         for env in envs:
             env.close()

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.gait import Walker, load_gait
+from sim.gait import Gait, load_gait
 from sim.scene import LinkPoses
 from sim.tasks.hand import FOREARM
 from sim.tasks.trace_start import load_start
@@ -41,16 +41,16 @@ def straight_in(env: Any) -> Any:
     return policy
 
 
-def turning(env: Any) -> Any:
-    """HandRotateCube: the shipped finger gait, without looking at the cube."""
-    contract = env.contract
+def turning(env: Any, gait: Gait | None = None) -> Any:
+    """HandRotateCube: a finger gait by the clock, without looking at the cube; the shipped one when None."""
+    contract, walk = env.contract, gait or load_gait(env.model.name)
     at, scale = contract.slices, np.array(contract.action.scale_rad)
     lower, upper = np.array(contract.action.lower_rad), np.array(contract.action.upper_rad)
-    walk = Walker(load_gait(env.model.name), lower, upper, env.dt)
 
     def policy(observation: np.ndarray, info: dict[str, Any]) -> np.ndarray:
-        target = observation[at["joint_target"]].astype(float)
-        return np.clip((walk(target) - target) / scale, -1.0, 1.0)
+        seen = observation.astype(float)
+        wanted = np.clip(walk.at(*seen[at["gait_phase"]]), lower, upper)
+        return np.clip((wanted - seen[at["joint_target"]]) / scale, -1.0, 1.0)
 
     return policy
 

@@ -1,4 +1,6 @@
-"""The finger gait: a rule without a clock that keeps its own pace, a coding that loses nothing, and a cube that turns."""
+"""The finger gait: it follows the clock, its coding loses nothing, and a cube turns."""
+
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -6,38 +8,28 @@ import numpy as np
 import sim  # noqa: F401 - registers the environments
 from robot.description import load
 from sim import baselines
-from sim.gait import PHASES, Gait, Walker, load_gait
+from sim.gait import Gait, load_gait
 from sim.gait_search import Coding, groups_of
+from sim.scripted_hands import turning
 from sim.tasks.hand_rotate_cube import HandRotateCube
 
-DT_S = 0.05
 
-
-def circle(hz: float) -> Gait:
-    return Gait(
-        robot_sha256="", generator="", joints=("a", "b"), hz=hz, mean_rad=(0.5, 0.5), sine_rad=(0.3, 0.0), cosine_rad=(0.0, 0.3)
+def test_targets_follow_the_clock_and_stay_within_the_joints_ranges():
+    env = gymnasium.make("flexor/HandRotateCube-v0", engine="mujoco", randomization=False).unwrapped
+    contract: Any = env.contract  # type: ignore[attr-defined]
+    n = len(contract.action.joints)
+    wide = Gait(
+        robot_sha256="", generator="", joints=contract.action.joints, mean_rad=(0.0,) * n, sine_rad=(9.0,) * n, cosine_rad=(0.0,) * n
     )  # fmt: skip
-
-
-def test_the_gait_keeps_its_pace_from_wherever_the_targets_are():
-    walk, hz = Walker(circle(0.5), np.zeros(2), np.ones(2), DT_S), 0.5
-    target = np.array([0.9, 0.1])  # beside the circle
-    phases = []
-    for _ in range(40):
-        target = walk(target)
-        phases.append(np.arctan2(target[0] - 0.5, target[1] - 0.5))
-    turned = np.diff(np.unwrap(phases))
-    assert np.abs(np.hypot(*(target - 0.5)) - 0.3) < 1e-9
-    assert np.abs(turned - 2.0 * np.pi * hz * DT_S).max() <= np.pi / PHASES + 1e-9 and turned.min() > 0.0
-
-
-def test_targets_stay_within_the_joints_ranges():
-    walk = Walker(circle(0.5), np.array([0.4, 0.4]), np.array([0.6, 0.6]), DT_S)
-    target, seen = np.array([0.5, 0.6]), []
-    for _ in range(60):
-        target = walk(target)
-        seen.append(target)
-    assert np.min(seen) == 0.4 and np.max(seen) == 0.6
+    policy, observation = turning(env, wide), np.zeros(contract.observation_size)
+    lower, upper = np.array(contract.action.lower_rad), np.array(contract.action.upper_rad)
+    for sine, at in ((1.0, upper), (-1.0, lower)):
+        observation[contract.slices["gait_phase"]] = sine, 0.0
+        observation[contract.slices["joint_target"]] = at - 0.01 * sine
+        np.testing.assert_allclose(
+            policy(observation, {}), 0.01 * sine / np.array(contract.action.scale_rad), atol=1e-9
+        )
+    env.close()
 
 
 def test_the_search_codes_a_gait_without_loss():

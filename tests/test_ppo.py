@@ -158,6 +158,15 @@ def test_the_learning_rate_falls_when_the_policy_moves_too_far_and_rises_when_it
     assert far.learning_rate < 1e-2 < near.learning_rate
 
 
+def test_an_update_that_has_gone_too_far_ends():
+    steps = []
+    for target_kl in (1e-6, 1e6):
+        ppo = learner(torch.ones(2, 1), target_kl=target_kl)
+        ppo.update(batch(ppo, lambda action: action.sum(dim=-1, keepdim=True)), torch.Generator().manual_seed(0))
+        steps.append(int(next(iter(ppo.optimizer.state.values()))["step"]))
+    assert steps == [2, 16]  # the second minibatch sees how far the first went; four epochs of four else
+
+
 def test_a_joint_in_no_credit_group_is_named():
     credit = (Credit(joints=("a",), rewards=("r",)),)
     with pytest.raises(ValueError, match=r"exactly one credit group, not so: \['b'\]"):

@@ -26,14 +26,17 @@ MOVED = (
     "left_shoulder_pitch",
     "right_shoulder_pitch",
 )
-# Action of one: of the joints that make steps, of arms that hold something, of the others (docs/simulation.md)
-STRIDE_RAD, HOLD_RAD, STEADY_RAD = 0.5, 0.1, 0.25
+# Action of one: of the joints that make steps, of those that make one sideways (whose servos need 0.12 of it to hold the body on one leg),
+# of arms that hold something, of the others (docs/simulation.md)
+STRIDE_RAD, SIDE_RAD, HOLD_RAD, STEADY_RAD = 0.5, 0.4, 0.2, 0.25
 STRIDE = ("hip_pitch", "knee", "ankle_pitch")
+SIDE = "hip_roll"
 FALLEN_TILT = 0.8  # cosine of the tilt from upright: 37 degrees, from which nothing here has come back
 FALLEN_M = 0.6  # pelvis over the ground; it stands at 0.89
 TOUCH_N = 20.0  # a foot with more than this on it stands
 MASS_KG = 57.0
 PUSH_S = 0.1  # how long a push lasts
+CYCLE_S = 0.8  # of the gait clock, two steps
 MOMENTS = 3  # of the fast readings that are observed: how hard a foot stands, and how fast the body moves, shows in how they change
 
 
@@ -210,6 +213,8 @@ class BodyTask(Task):
     def _scale_rad(self, joint: str) -> float:
         if joint in self._holding:
             return HOLD_RAD
+        if joint.endswith(SIDE):
+            return SIDE_RAD
         return STRIDE_RAD if joint.endswith(STRIDE) else STEADY_RAD
 
     goal_names: tuple[str, ...] = ()

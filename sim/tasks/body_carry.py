@@ -45,7 +45,7 @@ class BodyCarry(Walking):
 
     | action | elements | unit | range |
     |---|---|---|---|
-    | joint targets | the same 20 joints, about the home posture with level forearms | rad | 0.5 hip pitch, knee, ankle pitch; 0.1 arms; 0.25 others |
+    | joint targets | the same 20 joints, about the home posture with level forearms | rad | 0.5 hip pitch, knee, ankle pitch; 0.4 hip roll; 0.2 arms; 0.25 others |
 
     It ends as `BodyWalk` does, and when the crate is more than 0.25 m from its place before the chest.
     """
@@ -65,6 +65,6 @@ class BodyCarry(Walking):
         self.commanded(rng)
         return self.with_bodies(self.standing(rng, yaw_rad=rng.uniform(-np.pi, np.pi)), CRATE_AT_M)
 
-    def lost(self, world: WorldState) -> bool:
+    def astray(self, world: WorldState) -> float:
         away = into_frame(world.base_quat_xyzw, world.body_pose[0, :3] - world.base_position_m) - CRATE_AT_M
-        return bool(away @ away > LOST_M**2)
+        return float(np.linalg.norm(away)) / LOST_M

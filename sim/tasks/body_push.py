@@ -21,6 +21,11 @@ CART = Body(
     shapes=(
         Geom(shape="box", size_m=(0.60, 0.60, 0.20), origin_m=(0.70, 0.0, 0.10)),
         Geom(shape="box", size_m=(0.02, 0.60, 0.30), origin_m=(0.0, 0.0, BOARD_Z_M)),
+        # A cart on castors rolls any way: between these two the hands take it along sideways and in turns.
+        *(
+            Geom(shape="box", size_m=(0.12, 0.02, 0.30), origin_m=(-0.07, side * 0.29, BOARD_Z_M))
+            for side in (-1.0, 1.0)
+        ),
     ),
     mass_kg=CART_KG,
     friction=0.003,  # with the ground's 0.9 a coefficient of 0.05: castors on a hard floor
@@ -44,7 +49,7 @@ class BodyPush(Walking):
 
     | action | elements | unit | range |
     |---|---|---|---|
-    | joint targets | the same 20 joints, about the home posture with level forearms | rad | 0.5 hip pitch, knee, ankle pitch; 0.1 arms; 0.25 others |
+    | joint targets | the same 20 joints, about the home posture with level forearms | rad | 0.5 hip pitch, knee, ankle pitch; 0.4 hip roll; 0.2 arms; 0.25 others |
 
     The leash pulls level with 0 to 40 N; strength and direction are drawn anew every 5 s.
 
@@ -77,6 +82,6 @@ class BodyPush(Walking):
     def pulls(self, force: float) -> tuple[Push, ...]:
         return (Push(on="pelvis", force_n=force * self._leash_n),)
 
-    def lost(self, world: WorldState) -> bool:
+    def astray(self, world: WorldState) -> float:
         ahead = into_frame(world.base_quat_xyzw, world.body_pose[0, :3] - world.base_position_m)
-        return bool((ahead[0] - BOARD_X_M) ** 2 + ahead[1] ** 2 > LOST_M**2)
+        return float(np.hypot(ahead[0] - BOARD_X_M, ahead[1])) / LOST_M

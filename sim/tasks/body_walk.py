@@ -3,7 +3,7 @@
 import numpy as np
 
 from sim.tasks.walking import LEVELS, Walking
-from sim.world import Ground, Start, World, WorldState
+from sim.world import Ground, Start, World
 
 UNEVEN_M = 0.02
 
@@ -23,7 +23,7 @@ class BodyWalk(Walking):
 
     | action | elements | unit | range |
     |---|---|---|---|
-    | joint targets | the same 16 joints, about the home posture | rad | 0.5 hip pitch, knee, ankle pitch; 0.25 others |
+    | joint targets | the same 16 joints, about the home posture | rad | 0.5 hip pitch, knee, ankle pitch; 0.4 hip roll; 0.25 others |
 
     It ends when the pelvis tilts by more than 37 degrees or is lower than 0.6 m. It succeeds when it was not so, and the speed, averaged
     over a gait cycle, was less than 0.15 m/s from the command on average.
@@ -43,6 +43,3 @@ class BodyWalk(Walking):
         if LEVELS[self.level].flat:
             x = -12.0 - abs(x)  # so far from the uneven half that a walk does not get there soon
         return self.standing(rng, x_m=float(x), y_m=float(rng.uniform(-10.0, 10.0)), yaw_rad=rng.uniform(-np.pi, np.pi))
-
-    def lost(self, world: WorldState) -> bool:
-        return False

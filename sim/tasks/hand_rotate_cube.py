@@ -4,13 +4,15 @@ from math import sqrt
 
 import numpy as np
 
+from robot.contract import Term
 from robot.description.model import RobotModel
 from robot.state import RobotState
 from sim.tasks.cube import CubeTask, yawed
 from sim.tasks.hand import jerk, turn_between
-from sim.tasks.task import Judgement
+from sim.tasks.task import Judgement, clock
 from sim.world import Start, WorldState
 
+PERIOD_S = 1.6  # of the gait's clock: a side of the cube after the other at 1 rad/s
 RATE_RAD_S = 1.0  # mean over the episode, to succeed
 CAP_RAD_S = 1.6  # faster earns no more: a cube that spins away is lost
 
@@ -40,6 +42,7 @@ class HandRotateCube(CubeTask):
     | `tip_force` | 5 tips, normal force | N | 0..20 |
     | `object_position` | x, y, z in the base frame by the camera's tracker, now and one and two steps ago | m | -0.6..0.6 |
     | `object_rotation` | two columns of the rotation matrix, the same three moments | 1 | -1..1 |
+    | `gait_phase` | sine, cosine of a clock of 1.6 s | 1 | -1..1 |
     | `previous_action` | 22 | 1 | -1..1 |
 
     | action | elements | unit | range |
@@ -58,6 +61,9 @@ class HandRotateCube(CubeTask):
         super().__init__(model)
         self._quat = yawed(0.0).tolist()
         self._turned_rad, self._steps = 0.0, 0
+
+    def task_terms(self) -> tuple[Term, ...]:
+        return (*super().task_terms(), clock(PERIOD_S))
 
     def start(self, rng: np.random.Generator) -> Start:
         quat = yawed(rng.uniform(-np.pi, np.pi))

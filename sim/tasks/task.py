@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import msgspec
 import numpy as np
 
 from robot.contract import Contract, Term
@@ -155,3 +156,8 @@ def term(
         high=highs * history,
         history=history,
     )
+
+
+def clock(period_s: float) -> Term:
+    """The controller's clock as an observation, for what is done again and again: whose turn it is cannot be seen otherwise."""
+    return msgspec.structs.replace(term("gait_phase", ("sin", "cos"), "1", "clock", -1.0, 1.0), period_s=period_s)

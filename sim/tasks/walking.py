@@ -1,18 +1,16 @@
 """What the walking tasks share: commands of forward speed and turning, a gait clock, and what a step is worth."""
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, pi, sin
 
-import msgspec
 import numpy as np
 
 from robot.contract import Term
 from robot.description.model import RobotModel
 from robot.state import RobotState
-from sim.tasks.body import TOUCH_N, BodyTask, Gait, jerk, near, term, tilt, tilt_deg, unrest
-from sim.tasks.task import Judgement
+from sim.tasks.body import CYCLE_S, TOUCH_N, BodyTask, Gait, jerk, near, tilt, tilt_deg, unrest
+from sim.tasks.task import Judgement, clock
 from sim.world import Push, WorldState
 
 RAMP_M_S2, RAMP_RAD_S2 = 0.8, 1.2  # how fast a command reaches its new value
@@ -20,7 +18,7 @@ HOLD_S = (3.0, 7.0)  # how long a command stays
 STANDING = 0.1  # share of commands that say: stand
 STILL = 0.08  # commands below this, in m/s and rad/s, are standing
 SWING_RAD = 0.5  # knees bend by this much in a swing: 8 cm under the sole when hip and ankle go along
-CYCLE_S, STANCE = 0.8, 0.55  # of the gait clock: a step takes half a cycle, a foot stands for more than half of it
+STANCE = 0.55  # share of the gait's cycle: a step takes half a cycle, a foot stands for more than half of it
 PUSH_EVERY_S = 5.0
 STEADY_M_S = (0.3, 1.0)  # commands of the easiest level, within those of the task
 SLOW_S = 0.8  # speeds are averaged over a cycle before they are called an error
@@ -34,18 +32,25 @@ class Level:
     Attributes:
         straight: Commands are straight ahead at `STEADY_M_S`; all the task's speeds and turns else.
         force: Share of the task's own that pushes and pulls have.
+        every_s: Between two pushes.
+        backwards: Share of the commands that go back, where the task's do at all; uniform over its speeds else.
         flat: No start on or near uneven ground.
     """
 
     straight: bool = False
     force: float = 1.0
+    every_s: float = PUSH_EVERY_S
+    backwards: float = 0.0
     flat: bool = False
 
 
 LEVELS = {
     "steady": Level(straight=True, force=0.0, flat=True),
-    "turning": Level(force=0.0, flat=True),
-    "nudged": Level(force=0.5),
+    # What bodies fall by is going back, by command or pushed; the more of the samples are about it, the sooner it is learned.
+    "turning": Level(force=0.0, backwards=0.4, flat=True),
+    "nudged": Level(force=0.5, every_s=2.0, backwards=0.4),
+    "shoved": Level(force=1.0, every_s=2.5, backwards=0.4),
+    "beyond": Level(force=1.5, every_s=3.0, backwards=0.4),
     "all": Level(),
 }
 
@@ -98,6 +103,7 @@ class Walking(BodyTask):
         "posture",
         "smooth",
         "power",
+        "load",
         "fall",
     )
     metric_names = ("speed_error_m_s", "turn_error_rad_s", "tilt_deg", "power_w", "walked_m", "survived_s")
@@ -119,8 +125,7 @@ class Walking(BodyTask):
         goal = Term(
             name="goal", elements=self.goal_names, unit="m/s, rad/s", frame="heading", low=(-0.5, -1.0), high=(1.5, 1.0)
         )
-        clock = msgspec.structs.replace(term("gait_phase", ("sin", "cos"), "1", "clock", -1.0, 1.0), period_s=CYCLE_S)
-        return goal, clock
+        return goal, clock(CYCLE_S)
 
     @property
     def goal(self) -> np.ndarray:
@@ -129,7 +134,7 @@ class Walking(BodyTask):
     def commanded(self, rng: np.random.Generator) -> None:
         """Draw the first command and the time of the first push."""
         self._begin()
-        self._push_s = rng.uniform(1.0, PUSH_EVERY_S)
+        self._push_s = rng.uniform(1.0, LEVELS[self.level].every_s)
         self._draw_command(0.0, rng)
         self._command = self._wanted.copy() if rng.random() < 0.5 else np.zeros(2)
 
@@ -139,8 +144,11 @@ class Walking(BodyTask):
             low, high = STEADY_M_S
             self._wanted = np.array([rng.uniform(low, min(high, self.speeds_m_s[1])), 0.0])
             return
-        stand, straight = rng.random(2)
-        speed, turn = rng.uniform(*self.speeds_m_s), rng.uniform(*self.turns_rad_s)
+        stand, straight, back = rng.random(3)
+        least, most = self.speeds_m_s
+        if back < LEVELS[self.level].backwards:
+            most = min(0.0, most) if least < 0.0 else most
+        speed, turn = rng.uniform(least, most), rng.uniform(*self.turns_rad_s)
         self._wanted = np.array([speed, 0.0 if straight < 0.3 else turn]) * (stand >= STANDING)
 
     def proceed(self, state: RobotState, world: WorldState, rng: np.random.Generator) -> Sequence[Push]:
@@ -153,7 +161,7 @@ class Walking(BodyTask):
         if not force:
             return ()
         if now_s >= self._push_s:
-            self._push_s += PUSH_EVERY_S
+            self._push_s += LEVELS[self.level].every_s
             self.shove(force * self.push_m_s, rng)
             self.disturb(rng)
         return (*self.pushing(), *self.pulls(force))
@@ -165,32 +173,33 @@ class Walking(BodyTask):
         """What pulls all the time, at a share of its full force; nothing here."""
         return ()
 
-    @abstractmethod
-    def lost(self, world: WorldState) -> bool:
-        """Whether what it carries or pushes is gone."""
+    def astray(self, world: WorldState) -> float:
+        """How far what it carries or pushes is from its place, 1 where it is lost; it has nothing here."""
+        return 0.0
 
     def judge(self, state: RobotState, world: WorldState, action: np.ndarray, previous_action: np.ndarray) -> Judgement:
         gait = self.gait(state, world)
-        over = gait.fallen or self.lost(world)
+        astray = self.astray(world)
+        over = gait.fallen or astray > 1.0
         speed, turn = self._command.tolist()
-        standing = abs(speed) < STILL and abs(turn) < STILL
         phase = (state.time_s / CYCLE_S) % 1.0
         power = min(max(world.electrical_w, 0.0), 5000.0)
         terms = {
             "speed": 1.5 * near(gait.forward_m_s - speed, 0.4),
             "progress": progress(gait.forward_m_s, speed),
-            "turn": 0.8 * near(gait.yaw_rad_s - turn, 0.5),
+            "turn": 0.8 * near(gait.yaw_rad_s - turn, 0.3),
             "sideways": -1.0 * gait.left_m_s**2,
             "alive": 0.5,  # at 1 and with falls at -50 it stood still, whatever was commanded: walking was not worth the risk
-            # Where no step is asked for, none is punished: a body that is pushed while it stands must make one.
-            "feet": 0.3 * (1.0 if standing else feet_in_time(gait, phase)),
-            "knees": 0.6 * (1.0 if standing else self._knees_in_time(state, phase)),
+            # Also where it is told to stand: a body that steps on the spot catches a push with the next step (docs/learning.md).
+            "feet": 0.3 * feet_in_time(gait, phase),
+            "knees": 0.6 * self._knees_in_time(state, phase),
             "upright": -3.0 * tilt(gait),
             "height": -20.0 * min(0.0, gait.height_m - 0.85) ** 2,
             "unrest": -0.05 * unrest(gait),
             "posture": -0.5 * self.wander(state),
             "smooth": -0.3 * jerk(action, previous_action),
-            "power": -2e-4 * power,
+            "power": -8e-4 * power,
+            "load": -(min(astray, 1.0) ** 2),
             "fall": -10.0 if over else 0.0,
         }
         self._note(gait, power)
