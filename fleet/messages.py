@@ -366,7 +366,7 @@ Message = (
 )
 
 # Codes are for ever; a retired one is not used again.
-MESSAGE_CODES: dict[type, int] = {
+MESSAGE_CODES: dict[type[Message], int] = {
     Hello: 1,
     Welcome: 2,
     Schema: 3,

@@ -122,7 +122,8 @@ def test_a_level_is_part_of_a_run_and_a_task_without_it_is_refused(tmp_path):
     assert steady.settings == {"engine": "mujoco", "level": "steady"} and whole.settings == {"engine": "mujoco"}
     assert steady.out != whole.out
     with pytest.raises(
-        UnknownNameError, match=r"level of flexor/BodyWalk-v0 'steddy'.*Known: steady, turning, nudged, shoved, beyond, all"
+        UnknownNameError,
+        match=r"level of flexor/BodyWalk-v0 'steddy'.*Known: steady, turning, nudged, shoved, beyond, all",
     ):
         specs(tmp_path, tasks=("flexor/BodyWalk-v0",), level="steddy", **how)
 
