@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 RENDER_SIZE_PX = (480, 360)
 ROUNDING = 1e-6  # float32 that was clipped as float64
 RENDER_MODES = ("rgb_array", "human")
+# Worlds an environment keeps: a PyBullet client takes 30 MB and 50 ms to load, a MuJoCo model is small.
+KEPT_WORLDS = {"pybullet": 3, "mujoco": 64}
 
 
 class ActionError(FlexorError, ValueError):
@@ -81,9 +83,7 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
                 raise UnknownNameError(f"level of {env_id}", level, task.levels)
             self.task.level = level
         self.engine = engine
-        self._backends: dict[
-            World, SimulatedRobot
-        ] = {}  # one for each world the task has drawn: nothing is loaded twice
+        self._backends: dict[World, SimulatedRobot] = {}  # of the worlds drawn last, the newest at the end
         self.backend = self._in(self.task.world())
         self.dt = 1.0 / self.task.control_hz
         self.contract: Contract = self.task.contract()
@@ -107,12 +107,15 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._live: Any = None  # the page, in render mode "human"
 
     def _in(self, world: World) -> "SimulatedRobot":
-        """The engine with a world in it."""
-        if world not in self._backends:
+        """The engine with a world in it, loaded where it is none of the last ones."""
+        backend = self._backends.pop(world, None)
+        if backend is None:
+            while len(self._backends) >= KEPT_WORLDS[self.engine]:
+                self._backends.pop(next(iter(self._backends))).close()
             backend = engines.make(self.engine, self.model, control_hz=self.task.control_hz, world=world)
             backend.track(self.task.tracked)
-            self._backends[world] = backend
-        return self._backends[world]
+        self._backends[world] = backend
+        return backend
 
     @property
     def control_hz(self) -> float:

@@ -10,6 +10,7 @@ from robot.errors import UnknownNameError
 from sim import baselines
 from sim.dexterity.protocol import GRAVITY_M_S2, HAND_OVER_S, WAYS
 from sim.dexterity.taxonomy import find
+from sim.env import KEPT_WORLDS
 from sim.objects import find as find_thing
 from sim.tasks.hand_grasp import mostly
 from sim.tasks.hand_oppose import NEAR
@@ -81,6 +82,27 @@ def test_an_episode_can_be_asked_for_by_its_kind_and_unknown_ones_are_refused():
     with pytest.raises(UnknownNameError, match=r"unknown option of reset 'typ'.*Known: kind"):
         env.reset(options={"typ": "7"})
     env.close()
+
+
+def test_worlds_that_were_put_away_come_back_as_they_were():
+    def rollout(env: gymnasium.Env) -> np.ndarray:
+        observation, _ = env.reset(seed=5, options={"kind": "1"})
+        seen = [observation]
+        for _ in range(20):
+            seen.append(env.step(np.full(env.action_space.shape or (), 0.1))[0])
+        return np.array(seen)
+
+    env, fresh = (gymnasium.make("flexor/HandGrasp-v0", engine="pybullet") for _ in range(2))
+    rollout(env)
+    first = env.unwrapped.backend
+    for kind in ("2", "7", "20", "33"):
+        env.reset(seed=1, options={"kind": kind})
+    assert len(env.unwrapped._backends) == KEPT_WORLDS["pybullet"]
+    again, never_away = rollout(env), rollout(fresh)
+    assert env.unwrapped.backend is not first
+    np.testing.assert_array_equal(again, never_away)
+    env.close()
+    fresh.close()
 
 
 def test_an_evaluation_goes_through_the_kinds_and_reports_each():
