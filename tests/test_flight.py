@@ -92,7 +92,8 @@ def test_a_fault_in_the_loop_is_written_with_what_led_to_it(tmp_path, recorder):
     listed, metadata, _ = messages(path.read_bytes())
     assert metadata["flexor"]["reason"] == "fault" and metadata["flexor"]["artifact"] == "test_policy/v1"
     controller = [m for topic, _, m in listed if topic == "/controller"]
-    assert len(controller) in range(24, 28)  # half a second at 50 Hz, or a little more when the watcher came late
+    # Half a second at 50 Hz; a little more when the watcher came late, a little less when this clock, which does not wait, ran over its rows.
+    assert len(controller) in range(20, 28)
     assert next(m["mode"] for m in controller if m["fault"]) == "hold" and controller[0]["mode"] == "policy"
     (said,) = [m for topic, _, m in listed if topic == "/faults"]
     assert f"joint_position.{HAND.joint_names[4]}" in said["message"] and said["level"] == 4

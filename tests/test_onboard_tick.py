@@ -505,8 +505,9 @@ def test_nothing_is_allocated_in_a_period(patient):
         tracemalloc.stop()
     assert len(found) == 2
     grown = [d for d in found[1].compare_to(found[0], "lineno") if d.size_diff > 0]
-    # numbers that are kept from one period to the next: a few live integers, no array and nothing that grows
-    assert sum(d.size_diff for d in grown) < 1024, grown
+    # Numbers that are kept from one period to the next: some live integers, no array and nothing that grows; one small array a period
+    # would be 100 times 100 bytes and more.
+    assert sum(d.size_diff for d in grown) < 4096, grown
 
 
 def test_every_observation_term_has_c_but_those_of_tracked_objects():
