@@ -110,10 +110,10 @@ class RobotEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """The engine with a world in it, loaded where it is none of the last ones."""
         backend = self._backends.pop(world, None)
         if backend is None:
-            while len(self._backends) >= KEPT_WORLDS[self.engine]:
-                self._backends.pop(next(iter(self._backends))).close()
             backend = engines.make(self.engine, self.model, control_hz=self.task.control_hz, world=world)
             backend.track(self.task.tracked)
+            while len(self._backends) >= KEPT_WORLDS[self.engine]:
+                self._backends.pop(next(iter(self._backends))).close()
         self._backends[world] = backend
         return backend
 
