@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from policies import checkpoint as checkpoints
 from policies.artifact import PolicyFile
 from policies.checkpoint import Checkpoint
+from policies.export.parity import network_actions, random_observations
 from policies.imitate import NOISE
 from policies.networks import Actor
 from policies.normalizer import VARIANCE_EPS
@@ -66,14 +67,9 @@ def networks_of(policy: PolicyFile) -> Checkpoint:
             "its training; do: begin with the run it came from"
         ) from error
     actor.log_std.fill_(log(NOISE))
-    low, high = (
-        np.nan_to_num(bound, posinf=1.0, neginf=-1.0) for bound in (contract.observation_low, contract.observation_high)
-    )
-    probes = np.random.default_rng(0).uniform(low, high, (PROBES, len(low))).astype(np.float32)
-    worst = max(
-        float(np.abs(policy.run(probe)[0] - actor.mean(torch.from_numpy(probe)[None]).numpy()[0]).max())
-        for probe in probes
-    )
+    probes = random_observations(actor, PROBES, np.random.default_rng(0))
+    file_actions = np.array([policy.run(probe)[0] for probe in probes])
+    worst = float(np.abs(file_actions - network_actions(actor, probes)).max())
     if not worst <= ALIKE:
         raise TransplantError(
             f"{policy.label} cannot be learned on: its layers as networks answer otherwise by {worst:.2g}, allowed {ALIKE:.0e}"

@@ -486,7 +486,8 @@ def _to_goal(state: RobotState, goal_xyzw: np.ndarray) -> np.ndarray:
     )
 
 
-_XYZ, _COLUMNS = ("x", "y", "z"), ("xx", "yx", "zx", "xy", "yy", "zy")
+_XYZ = ("x", "y", "z")
+COLUMNS = ("xx", "yx", "zx", "xy", "yy", "zy")  # elements of `two_columns`
 Elements = Callable[[Contract, RobotModel], tuple[tuple[str, ...], ...]]
 
 # What the elements of every term must be called, one step's; by each list that its numbers are taken from.
@@ -502,7 +503,7 @@ ELEMENTS: dict[str, Elements] = {
     "gait_phase": lambda c, m: (("sin", "cos"),),
     **dict.fromkeys(("goal", "goal_position", "object_goal_error"), lambda c, m: (c.goal,)),
     "goal_error": lambda c, m: (tip_axes(m), c.goal),
-    **dict.fromkeys(("object_rotation", "object_turn_to_goal"), lambda c, m: (_COLUMNS,)),
+    **dict.fromkeys(("object_rotation", "object_turn_to_goal"), lambda c, m: (COLUMNS,)),
     "previous_action": lambda c, m: (c.action.joints,),
 }
 

@@ -6,14 +6,13 @@ from math import atan2, sqrt
 
 import numpy as np
 
-from robot.contract import ActionTerm, Contract, Term
+from robot.contract import COLUMNS, ActionTerm, Contract, Term
 from robot.description.model import RobotModel
 from sim.ranges import Ranges
 from sim.tasks.task import Task, term
 from sim.world import WorldState
 
 FOREARM = ("forearm_pronation", "wrist_flexion", "wrist_deviation")
-SIX = ("xx", "yx", "zx", "xy", "yy", "zy")  # two columns of a rotation matrix, see `robot.contract.two_columns`
 TRACK_M = 0.6  # the hand's own length and a half from the elbow: farther is out of every hand
 FORCE_N = 20.0
 
@@ -102,12 +101,12 @@ def position_term(history: int = 1) -> Term:
 
 def rotation_term(history: int = 1) -> Term:
     """How it sees it turned."""
-    return term("object_rotation", SIX, "1", "base", -1.0, 1.0, history)
+    return term("object_rotation", COLUMNS, "1", "base", -1.0, 1.0, history)
 
 
 OBJECT_TRUTH = (
     *(f"object_{axis}_m" for axis in "xyz"),
-    *(f"object_turn_{name}" for name in SIX),
+    *(f"object_turn_{name}" for name in COLUMNS),
     *(f"object_v{axis}_m_s" for axis in "xyz"),
     *(f"object_w{axis}_rad_s" for axis in "xyz"),
 )

@@ -4,7 +4,7 @@ from math import cos, hypot, pi, sin, tan
 
 import numpy as np
 
-from robot.contract import Term, two_columns
+from robot.contract import Term, tip_axes, two_columns
 from robot.description.model import RobotModel
 from robot.description.parts import Geom
 from robot.state import RobotState
@@ -108,7 +108,7 @@ class HandInsert(HandTask):
         self._tip_in_link_m = np.array(tip.offset_m)
 
     def task_terms(self) -> tuple[Term, ...]:
-        tips = tuple(f"{tip}.{axis}" for tip in self.model.tip_names for axis in "xyz")
+        tips = tip_axes(self.model)
         return (
             term("tip_position", tips, "m", "palm", -0.3, 0.3),
             self.touch(),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from robot.contract import Term
+from robot.contract import Term, tip_axes
 from robot.description.model import RobotModel
 from robot.state import RobotState
 from sim.dexterity.positions import load_positions
@@ -72,7 +72,7 @@ class HandOppose(HandTask):
         self._at = self._kept = self._waited = self._visited = self._steps = 0
 
     def task_terms(self) -> tuple[Term, ...]:
-        tips = tuple(f"{tip}.{axis}" for tip in self.model.tip_names for axis in "xyz")
+        tips = tip_axes(self.model)
         return (
             term("tip_position", tips, "m", "palm", -0.3, 0.3),
             self.touch(),

@@ -6,12 +6,12 @@ from math import cos, pi, sin
 
 import numpy as np
 
-from robot.contract import Term, two_columns
+from robot.contract import COLUMNS, Term, two_columns
 from robot.description.model import RobotModel
 from robot.state import RobotState
 from sim.bodies import Body, Hull
 from sim.scene import LinkPoses
-from sim.tasks.hand import SIX, HandTask, jerk, position_term, rotation_term, term, tips_truth
+from sim.tasks.hand import HandTask, jerk, position_term, rotation_term, term, tips_truth
 from sim.tasks.task import Judgement
 from sim.tasks.trace_start import load_start, thing
 from sim.world import Push, Start, World, WorldState, quat_matrix
@@ -74,7 +74,7 @@ class HandTrace(HandTask):
     metric_names = ("rms_mm", "error_mm")
     privileged_names = (
         *(f"tool_tip_{axis}_m" for axis in "xyz"),
-        *(f"tool_turn_{name}" for name in SIX),
+        *(f"tool_turn_{name}" for name in COLUMNS),
         *(f"error_{axis}_m" for axis in "xyz"),
         *(f"tip_force_{i}_n" for i in range(5)),
     )

@@ -146,8 +146,8 @@ class Walking(BodyTask):
             return
         stand, straight, back = rng.random(3)
         least, most = self.speeds_m_s
-        if back < LEVELS[self.level].backwards:
-            most = min(0.0, most) if least < 0.0 else most
+        if least < 0.0 and back < LEVELS[self.level].backwards:
+            most = min(0.0, most)
         speed, turn = rng.uniform(least, most), rng.uniform(*self.turns_rad_s)
         self._wanted = np.array([speed, 0.0 if straight < 0.3 else turn]) * (stand >= STANDING)
 
